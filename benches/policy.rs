@@ -1,6 +1,7 @@
 //! Measures the time of a policy decision. Run it with `make bench`. `docs/benchmarks.md` contains the results.
 //!
-//! criterion prints means, and changes since its last run. A table before this output shows the slowest decisions.
+//! criterion prints the mean times and their changes since its last run. Before that, the benchmark prints a table that
+//! includes the slowest decisions.
 
 #![allow(
     clippy::print_stdout,
@@ -24,7 +25,7 @@ use writ::policy::{Identity, Request, RuleSet, Verdict, compile, decide};
 /// Number of single decisions per row of the table.
 const DECISIONS: usize = 200_000;
 const RULES_OF_A_WHITELIST: usize = 20;
-/// Patterns, each with a letter. The measured value repeats this letter, so that it almost matches the pattern.
+/// Patterns that are slow in other engines, each with a letter. A text of only this letter almost matches the pattern.
 const HARD_PATTERNS: [(&str, &str); 4] =
     [("(a*)*b", "a"), ("(a|aa)+", "a"), ("(x+x+)+y", "x"), ("([ac]*a[ac]*){120}z", "a")];
 
@@ -96,15 +97,15 @@ fn alike(index: usize) -> Value {
     }
 }
 
-/// Returns a rule that differs from the other rules only in its values, as if each team had its own rule.
+/// Returns a rule with the same text as all other rules. Only its name and the allowed values of its parameter differ
+/// from the other rules, as if each team had its own rule.
 fn of_one_text(index: usize) -> Value {
     json!({"name": format!("rule-{index}"), "match": "systemctl restart {unit}",
         "run": ["/usr/bin/systemctl", "restart", "--", "{unit}"],
         "parameters": {"unit": {"enum": [format!("shop-{index}.service"), format!("shop-{index}.timer")]}}})
 }
 
-/// Returns the largest allowed pattern of a slow kind. The search is slow, because its number of states grows with the
-/// pattern.
+/// Returns the largest allowed pattern of a slow kind. A match takes longer if the pattern is larger.
 fn largest_pattern() -> String {
     let pattern = |count: usize| format!("(a?){{{count}}}a{{{count}}}[ab]*[bc]");
     let is_taken = |count: &usize| {
@@ -137,13 +138,14 @@ fn by_rule(name: String, parameters: &[(&str, &str)]) -> Request {
     Request::parse(&CommandExecutionSpec { rule, ..nothing() }).unwrap()
 }
 
-/// Returns requests of one kind, for rules from all parts of the policy.
+/// Returns 64 requests. `make` creates each request from the index of a rule. The indexes are spread over all `count`
+/// rules of the policy.
 fn requests(count: usize, make: impl Fn(usize) -> Request) -> Vec<Request> {
     (0..64).map(|turn| make(turn * count / 64 / 20 * 20)).collect()
 }
 
-/// Returns the requests to a policy of `count` realistic rules. Each entry has a name, the expected result (true if
-/// allowed), and the requests.
+/// Returns groups of requests to a policy of `count` realistic rules. Each group has a name, and true if its requests
+/// are allowed.
 fn questions(count: usize) -> Vec<(&'static str, bool, Vec<Request>)> {
     let unit = |index: usize| format!("shop-{index}.service");
     vec![
@@ -186,8 +188,8 @@ fn row(what: &str, count: usize, mut once: impl FnMut(usize)) {
     println!("| {what} | {p50:.1} | {p99:.1} | {p999:.1} | {most:.0} |");
 }
 
-/// Returns a policy with a pattern that is slow in other engines, and a request. The text of the request has `length`
-/// bytes: `go `, one letter many times, and `ending`.
+/// Returns a policy with this pattern, and a request with a text of `length` bytes: `go `, one letter many times, and
+/// `ending`.
 fn hard(pattern: &str, letter: &str, ending: &str, length: usize) -> (World, Request) {
     let world = World::new(vec![json!({"name": "hard", "match": "go {p}", "run": ["/bin/echo", "{p}"],
         "parameters": {"p": {"pattern": pattern, "maxLength": 4096}}})]);

@@ -5,8 +5,8 @@
 //!
 //! The API server admits only well-formed objects and refuses changes of a finished status (CEL rules in [`crds`]).
 //!
-//! The types are pure: they use no I/O and no clock. The doc comment of a field is its manual for users. The CRD
-//! contains the comment, and `kubectl explain` prints it.
+//! The types are pure: they use no I/O and no clock. The doc comment of a field is the manual for users, because the
+//! CRD contains the comment.
 
 pub mod command_execution;
 pub mod conditions;
@@ -37,7 +37,8 @@ pub const USER_NAME: &str = r"^[!*,.0-9=?-\[\]-_a-z~]([!#%*-.0-9=?-_a-z~]*[!#%*-
 pub fn is_user_name(text: &str) -> bool {
     let name = text.strip_suffix('$').unwrap_or(text).as_bytes();
     let is_fit = |byte: &u8| matches!(byte, b'!'..=b'~') && !b"\"'`:/$;&<>|(){}".contains(byte);
-    // A program could read a name that starts with one of these characters as an option, a number or a group.
+    // If a name starts with one of these characters, a program could read the name as an option, a number or a
+    // group.
     let starts = name.first().is_some_and(|first| !b"-#%+\\".contains(first));
     starts && name.iter().all(is_fit) && !name.ends_with(b"\\")
 }
@@ -46,14 +47,14 @@ pub fn is_user_name(text: &str) -> bool {
 pub const GROUP: &str = "writ.dev";
 /// The version of the API that this build reads and writes.
 pub const VERSION: &str = "v1alpha1";
-/// Label that a Secret with SSH credentials must have, with the value `true`. Writ uses no Secret without this label.
-/// Otherwise the author of a Machine could try every key of the namespace on a host of their choice.
+/// Label, with the value `true`, of each Secret with SSH credentials that Writ may use. If Writ did not require
+/// this label, the author of a Machine could try every key of the namespace on a host of their choice.
 pub const CREDENTIALS_LABEL: &str = "writ.dev/credentials";
-/// Annotation of a Secret with SSH credentials. Its value has patterns (`*`, `?`), separated by commas. Writ uses the
+/// Annotation of a Secret with SSH credentials: patterns of addresses (`*`, `?`), separated by commas. Writ uses the
 /// Secret only for machines whose address matches a pattern.
 pub const ADDRESSES_ANNOTATION: &str = "writ.dev/addresses";
-/// Annotation of a Secret with SSH credentials. Its value has patterns (`*`, `?`), separated by commas. Writ uses the
-/// Secret only for login users that match a pattern.
+/// Annotation of a Secret with SSH credentials: patterns of users (`*`, `?`), separated by commas. Writ uses the Secret
+/// only for login users that match a pattern.
 pub const USERS_ANNOTATION: &str = "writ.dev/users";
 /// Finalizer that keeps an execution until it has finished and Writ has removed its stored output. An admission policy
 /// sets the finalizer at the creation (`deploy/requester-1.36.yaml`). If this policy is missing, Writ sets the
@@ -63,11 +64,12 @@ pub const AUDIT_FINALIZER: &str = "writ.dev/audit";
 /// delete the execution. Only Writ writes the annotation, and only if the minimum retention is more than 0.
 pub const RETENTION_OVER_ANNOTATION: &str = "writ.dev/retention-over";
 
-/// Annotation that the admission policy `writ-audit` sets on an execution that was created with Writ's finalizer. Such
-/// an execution is a copy, and its command has perhaps run already.
+/// Annotation of a restored copy of an execution, whose command has perhaps run already. If a new execution already has
+/// Writ's finalizer, the admission policy `writ-audit` sets the annotation.
 pub const RESTORED_ANNOTATION: &str = "writ.dev/restored";
 
-/// Annotation of a restored copy. If its value is `true`, the creator requests that the command runs.
+/// Annotation of a restored copy of an execution. With the value `true`, the creator of the copy requests that the
+/// command runs, although it has perhaps run already.
 pub const RUN_AGAIN_ANNOTATION: &str = "writ.dev/run-again";
 /// Type of a Secret with an SSH private key. Kubernetes defines this type. The private key is in the entry
 /// `ssh-privatekey`.

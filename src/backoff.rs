@@ -19,8 +19,8 @@ impl Backoff {
         Self { initial, max, jitter: 0.0 }
     }
 
-    /// Returns the same rule with jitter. The jitter adds a random part to each delay, at most `share` of this delay. A
-    /// delay can then exceed the maximum. Tasks that failed together do not retry together.
+    /// Returns the same rule with jitter: a random addition to each delay, at most `share` of the delay. Tasks that
+    /// failed together then retry at different times. A delay with jitter can exceed the maximum.
     #[must_use]
     pub const fn with_jitter(self, share: f64) -> Self {
         Self { jitter: share, ..self }

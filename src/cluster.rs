@@ -1,13 +1,18 @@
-//! Calls to the API server, each with a deadline. The submodules read and write objects, compile policies, publish
-//! events and renew the Lease of this process. The submodules also check if requesters can be trusted, and make calls
-//! on behalf of a requester.
+//! Calls to the API server, each with a deadline. The submodules:
+//!
+//! - read and write objects
+//! - compile policies
+//! - publish events
+//! - renew the Lease of this process
+//! - check if requesters can be trusted
+//! - make calls on behalf of a requester
 //!
 //! # Guarantees
 //! 1. No call waits longer than its deadline.
-//! 2. Errors distinguish a write without an answer from a refused write ([`ClusterError::is_ambiguous`]). After a write
-//!    without an answer, the caller finds the outcome by a live read.
+//! 2. [`ClusterError::is_ambiguous`] distinguishes a write without an answer from a refused write. After a write
+//!    without an answer, the caller reads the object to find the outcome.
 //! 3. An object that cannot be decoded never affects other objects.
-//! 4. The memory for answers is bounded (`gate`). Metadata that users can make large is not kept (`lean`, `slim`).
+//! 4. The memory for answers is bounded (`gate`). Most metadata that users can make large is dropped (`lean`, `slim`).
 
 mod acting;
 mod client;

@@ -1,8 +1,7 @@
-//! The controllers. Each controller watches a kind, reads changed objects live, decides, and applies the decision. Only
-//! the runner sends commands to machines, never a controller.
+//! Reconciles CommandExecutions, Machines and Whitelists. Each controller reads changed objects live (from the API
+//! server, not from a cache), decides, and applies the decision. Only the runner sends commands to machines.
 //!
-//! [`Watches`] keeps the metadata of each kind. `reconcile` runs each controller that implements `Reconcile` on this
-//! metadata. Only `retention` has its own watch and loop.
+//! The controllers share [`Watches`] and the loop in `reconcile`. Only `retention` has its own watch and loop.
 
 pub mod command_execution;
 mod fair;

@@ -1,5 +1,4 @@
-//! The state machine of a CommandExecution: one function that returns a plan for every combination of observed facts.
-//! Pure: no I/O, time is an argument.
+//! Decides the next step of a CommandExecution from observed facts. Pure: no I/O, and the time is an argument.
 //!
 //! # Guarantees
 //!
@@ -12,8 +11,8 @@
 //!
 //! ```text
 //! Observed {execution, machine, policy, runner, now} --plan-------> Plan {status, effects, requeue}
-//! MachineMatch, Journal, may it start                --next_step--> follow, launch, close, retry, conclude
-//! Limits and times of the command                    --Deadlines--> how long Writ follows it
+//! MachineMatch, Journal, permission to start         --next_step--> follow, launch, close, retry, conclude
+//! Limits and times of the command                    --Deadlines--> time for which Writ follows it
 //! CommandOutcome {ending, output}                    --conclude---> the finished status
 //! ```
 //!
@@ -49,13 +48,14 @@ pub use status::{ClaimRecord, storable, with_claim, with_login_wait, with_new_ho
 
 use std::time::Duration;
 
-/// Time to wait for a missing Machine or rule, from the creation of the execution. A GitOps pipeline applies all
-/// objects in one sync, in any order, and can create the execution first.
+/// Maximum wait for a missing Machine or rule, from the creation of the execution. A GitOps sync can create the
+/// execution before the Machine and the rule.
 pub const DEFAULT_GRACE_FOR_MISSING: Duration = Duration::from_secs(10);
 
-/// Maximum age of an execution with `startingDeadlineSeconds: 0` at the time when Writ first reads it. The value covers
-/// the delay of the watch. An older execution must not start, for example an hour late after a restart of Writ.
+/// Maximum age of an execution with `startingDeadlineSeconds: 0` when Writ first reads it. Writ does not start an older
+/// execution. The value covers the delay of the watch.
 pub const IMMEDIATE_START_TOLERANCE: Duration = Duration::from_secs(10);
 
-/// Time after which Writ reports a slow start in the status. A faster start needs no write for this report.
+/// Minimum duration of a connection attempt before Writ reports the attempt in the status. Also the minimum duration of
+/// a command before Writ reports its start in the status.
 pub const SHOW_PROGRESS_AFTER: Duration = Duration::from_secs(2);

@@ -3,14 +3,13 @@
 //!
 //! # Guarantees
 //! 1. No namespace holds more permits than its share.
-//! 2. Namespaces get free permits in turn. While a namespace waits and holds less than its share, each other namespace
-//!    gets at most one permit before the waiting namespace does.
+//! 2. Namespaces get free permits in turn. If namespace `a` waits and holds less than its share, namespace `b` gets at
+//!    most one permit before `a` gets a permit.
 //! 3. Within a namespace, tasks get permits in the order of their requests.
 //! 4. A namespace that holds no permit and waits for no permit takes no memory.
 //!
-//! There is one [`Pool`] for each kind of work that uses a shared resource, for example a core, a thread, a socket or a
-//! call. A pool does not limit the number of waiting tasks. Its callers do: they wait at most once for each object of a
-//! watch, or for each slot of a Machine.
+//! Each kind of work has its own [`Pool`], for example logins and probes. The callers limit the number of waiting
+//! tasks: one task for each object of a watch, or for each slot of a Machine.
 
 mod turns;
 
@@ -44,8 +43,8 @@ impl Pool {
         Self { turns: Arc::new(Mutex::new(Turns::new(size))) }
     }
 
-    /// Waits for a permit. A caller may drop the future at any time. If the future is dropped, the next task gets the
-    /// permit.
+    /// Waits for a permit. If the caller drops the future before it ends, this task gets no permit, and the next task
+    /// can get it.
     pub async fn place(&self, namespace: &str) -> Place {
         let (sender, receiver) = oneshot::channel();
         let ticket = {
@@ -77,8 +76,7 @@ impl Pool {
     }
 }
 
-/// Gives the free permits to the next waiting tasks. Every task in `turns` still waits. A task that stops waiting
-/// removes itself under the same lock.
+/// Gives the free permits to the next tasks in `turns`. A task that stops waiting has removed itself from `turns`.
 fn grant(turns: &mut Turns<oneshot::Sender<()>>) {
     while let Some(sender) = turns.next() {
         let _ = sender.send(());
@@ -107,8 +105,7 @@ impl Drop for Waiting<'_> {
         }
         let is_taken_out = self.pool.turns().leave(self.namespace, self.ticket);
         if !is_taken_out {
-            // The pool has given a permit to this task, but the task has not taken it. The permit must therefore be
-            // returned here.
+            // The pool has given a permit to this task, but the task never took the permit.
             self.pool.give_back(self.namespace);
         }
     }

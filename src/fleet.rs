@@ -1,5 +1,4 @@
-//! Connections to machines: credentials, the pool, probes, the stored host key of the first use, and the state of each
-//! Machine. This module runs no commands.
+//! Connects to machines, probes machines, and holds the state of each Machine. This module runs no commands.
 //!
 //! ```text
 //! Machine, Secret, jump hosts --resolve--> ResolvedMachine --connect--> Open --pool--> SessionPermit
@@ -11,11 +10,11 @@
 //!
 //! # Guarantees
 //!
-//! - Writ uses credentials only if type, label and annotations of their Secret permit the use, and only after the host
-//!   has proved its key.
+//! - Writ uses credentials only if the type, the label and the annotations of their Secret permit the use.
+//! - Writ offers credentials only to a host that has proved its key.
 //! - A slow or dead machine delays no other machine. Namespaces take turns for logins, for probes and for decrypting
 //!   keys.
-//! - One value per Machine holds its state. Both the queue and the status use this value.
+//! - Each Machine has one `ManagedMachine`. The queue and the Machine's status both read its state.
 
 mod check;
 mod connect;

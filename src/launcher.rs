@@ -5,10 +5,9 @@
 //! **The command of an execution starts at most once, for any number of launch requests, connections and sending
 //! processes. The output and the end of the command can be read again until Writ acknowledges them.**
 //!
-//! The machine itself keeps this guarantee, with a POSIX sh program that comes with each request (`src/launcher/*.sh`).
-//! The program creates the journal file of the execution exclusively, so only one request can create this file. Only
-//! this request starts the command (fence). The file also records the start and the end of the command.
-//! `docs/design/20261129-launcher.md` describes the program.
+//! A POSIX sh program on the machine keeps this guarantee (`src/launcher/*.sh`). Each request contains the program.
+//! Only the request that creates the journal file of the execution starts the command (fence). The journal file also
+//! records the start and the end of the command. `docs/design/20261129-launcher.md` describes the program.
 
 mod answer;
 mod identifiers;
@@ -28,14 +27,14 @@ pub use reply::{Reply, ReplyError, ReplyEvent};
 /// Maximum length of an exec request, in bytes. Above 9,000 bytes, dropbear closes the channel without a message.
 /// OpenSSH accepts up to 131,071 bytes. The launcher's exec request is constant and much shorter.
 pub const MAX_COMMAND_BYTES: usize = 8_500;
-/// Exit code of a session that refused an incomplete request, see `bootstrap.sh`. If the request lost its nonce, the
-/// reply has no nonce either. Writ then recognizes the refusal by this exit code.
+/// Exit code of a session that refused an incomplete request, see `bootstrap.sh`. Writ needs this exit code if the
+/// request lost its nonce, because the reply then has no nonce.
 pub const REFUSED_CUT_EXIT_CODE: u32 = 93;
-/// Maximum number of executions in one reply to [`unacknowledged`]. The UIDs of the executions must fit into one write
-/// to a pipe (4096 bytes), because the kernel does not mix such a write with other writes.
+/// Maximum number of executions in one reply to [`unacknowledged`]. Their UIDs must fit into one write to a pipe (4096
+/// bytes), because the kernel does not mix such a write with other writes.
 const MAX_UNACKNOWLEDGED: u32 = 100;
-/// Command that replaces a command with a NUL byte in a word, because no argument of a process can contain a NUL byte.
-/// The replacement prints the reason and exits with 126.
+/// Replacement for a command with a NUL byte, because no argument of a process can contain a NUL byte. The replacement
+/// prints the reason and exits with 126.
 const NUL_GUARD: [&str; 3] = ["/bin/sh", "-c", r#"echo "writ: a word holds a byte 0; nothing was run" >&2; exit 126"#];
 
 /// Maximum number of output bytes in one frame of a reply: 16 KiB, 64 KiB, 256 KiB or 1 MiB (default). A launch always
@@ -59,22 +58,23 @@ impl Default for FrameSize {
 /// Content of one session: the exec request and the standard input.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExecRequest {
-    /// Text of the exec request, a constant program. The program reads the script and its arguments from standard
-    /// input. The program evaluates the script only if the script arrived completely.
+    /// Text of the exec request: a constant program that reads the script from standard input. The program evaluates
+    /// only a complete script.
     pub command: String,
-    /// Bytes for standard input. After these bytes, the caller must end the channel's standard input. The machine reads
-    /// up to this end, so it can refuse a truncated request at once.
+    /// Bytes for standard input. After these bytes, the caller must end the channel's standard input, so that the
+    /// machine can refuse a truncated request at once.
     pub stdin: Vec<u8>,
 }
 
 /// Arguments of a launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// The execution.
+    /// UID of the execution.
     pub uid: &'a Uid,
     /// Recorded decision.
     pub decision: &'a DecisionRecord,
-    /// Boot id of the machine at the time of the claim. The machine refuses a launch with another boot id.
+    /// Boot id of the machine at the time of the claim. The machine refuses the launch if its current boot id is
+    /// different.
     pub boot_id: &'a str,
     /// Deadline for the start, as an uptime of the machine, in hundredths of a second.
     pub not_after_centiseconds: u64,
@@ -82,8 +82,8 @@ pub struct Launch<'a> {
     pub grace_centiseconds: u64,
 }
 
-/// Builds the request that inspects the machine. This request is sent once for each connection, before any other
-/// request. It creates the directory. The default directory is `.local/state/writ` in the user's home. The answer is
+/// Builds the request that inspects the machine. Writ sends this request first on each connection. The request also
+/// creates the launcher's `directory` (default: `.local/state/writ` in the user's home). The answer is
 /// [`Answer::Inspected`] or [`Answer::Refused`].
 pub fn inspect(nonce: &Nonce, directory: Option<&str>) -> ExecRequest {
     let directory = directory.unwrap_or_default();
@@ -99,8 +99,8 @@ pub fn system_info(nonce: &Nonce) -> ExecRequest {
     build_request(nonce, false, script::system_info(), &[])
 }
 
-/// Builds the request that starts the command, unless the machine already knows the execution. A machine that already
-/// knows the execution only reports the execution, as [`attach`] does from offset 0.
+/// Builds the request that starts the command, unless the machine already knows the execution. For a known
+/// execution, the request only reports the state and the output, as [`attach`] does from offset 0.
 pub fn launch(nonce: &Nonce, facts: &LauncherFacts, launch: &Launch) -> ExecRequest {
     let decision = launch.decision;
     let mut command = command_words(decision);
@@ -127,25 +127,27 @@ pub fn launch(nonce: &Nonce, facts: &LauncherFacts, launch: &Launch) -> ExecRequ
     execution_request(nonce, facts, script::launch(), launch.uid.as_str(), &words)
 }
 
-/// Builds the request that reports the execution, and sends its output from the offsets `from`. If the command runs,
-/// the machine also sends later output until the command ends. The request starts nothing. A frame of the reply has at
-/// most `max_frame` bytes. Only whole frames count, so smaller frames make more progress on a connection that breaks
-/// often.
+/// Builds the request that reports the state of the execution, and its output from the offsets `from` on. If the
+/// command runs, the machine also sends later output until the command ends. The request starts nothing.
+///
+/// A frame of the reply has at most `max_frame` bytes. If a connection often breaks, smaller frames make more progress,
+/// because only whole frames count.
 pub fn attach(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid, from: Offsets, max_frame: FrameSize) -> ExecRequest {
     let [stdout, stderr] = [from.stdout, from.stderr].map(|offset| offset.min(script::MAX_NUMBER).to_string());
     let max_frame = max_frame.0.to_string();
     execution_request(nonce, facts, script::attach(), uid.as_str(), &["follow", &stdout, &stderr, &max_frame])
 }
 
-/// Builds the request that reports the execution at once, without its output. The request starts nothing.
+/// Builds the request that reports the state of the execution at once, without its output. The request starts nothing.
 pub fn poll(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid) -> ExecRequest {
     execution_request(nonce, facts, script::attach(), uid.as_str(), &["poll", "0", "0"])
 }
 
 /// Builds the request that ends the processes of the execution. The machine sends TERM, waits for the grace period in
-/// hundredths of a second, and sends KILL. The answer is [`Answer::Stopped`] after the processes are gone, or if they
-/// cannot be killed. If nothing runs, the answer is the same as for [`poll`]. An execution that has not started is
-/// closed, as by [`close`].
+/// hundredths of a second, and sends KILL. The answer depends on the execution:
+/// - If the command runs: [`Answer::Stopped`], after the processes are gone or cannot be killed.
+/// - If the command has not started: the request closes the execution, as [`close`] does.
+/// - In other cases: the answer is the same as for [`poll`].
 pub fn stop(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid, grace_centiseconds: u64) -> ExecRequest {
     let grace = grace_centiseconds.min(script::MAX_NUMBER).to_string();
     execution_request(nonce, facts, script::stop(), uid.as_str(), &[&grace])
@@ -201,8 +203,7 @@ fn build_request(nonce: &Nonce, login_shell_is_posix: bool, script: &str, argume
     let bootstrap = script::bootstrap();
     let command = if login_shell_is_posix { bootstrap.to_owned() } else { format!("exec /bin/sh -c '{bootstrap}'") };
     let Some(separator) = separator(text) else {
-        // No request can carry this text, because no separator fits. Writ sends an empty request instead. The machine
-        // refuses the empty request as truncated and runs nothing.
+        // Without a separator, Writ sends an empty request. The machine refuses the empty request as truncated.
         return ExecRequest { command, stdin: Vec::new() };
     };
     let header = format!("WRIT2 {} {} {separator}\n", nonce.0, text.len());
@@ -210,9 +211,8 @@ fn build_request(nonce: &Nonce, login_shell_is_posix: bool, script: &str, argume
     ExecRequest { command, stdin }
 }
 
-/// Returns a character that the text does not contain and that has no meaning in any shell. 0x01 is excluded, because
-/// bash reserves it. Returns `None` if there is no such character, or if the text contains a NUL byte, which no shell
-/// can read.
+/// Returns a control character that the text does not contain and that no shell interprets. Returns `None` if the text
+/// contains all such characters, or a NUL byte. 0x01 is excluded, because bash reserves it.
 fn separator(text: &str) -> Option<char> {
     if text.contains('\0') {
         return None;

@@ -9,9 +9,9 @@
 //! 2. A controller receives the execution. `controllers::command_execution`: `triggers` turns events into names;
 //!    `reconcile` reads the execution, its receipt, its Machine and the Whitelists from the API server (`cluster`),
 //!    calls [`execution::plan`], and applies the plan.
-//! 3. Writ reads the receipt to check that the execution did not run before. This stage and the next two are one call
-//!    of [`execution::plan`], without I/O. Result, if the execution ran: AlreadyExecuted, with the phase of the first
-//!    execution.
+//! 3. Writ checks with the receipt that the execution did not run before. Stages 3 to 5 are one call of
+//!    [`execution::plan`], without I/O. Result, if the execution ran: AlreadyExecuted, with the phase that the
+//!    receipt contains.
 //! 4. Writ matches the execution against the Whitelists. [`policy::decide`]. Result: `status.decision`, or Rejected.
 //! 5. Writ plans the next step. [`execution`]: the state machine. Result: phase, reason, message, conditions.
 //! 6. The execution waits for its machine. `runner::queue`: queues and slots, as data; `runner::dispatch`: starts a
@@ -39,7 +39,7 @@
 //!
 //! 1. A probe of the machine is due. `machine::schedule`: the time; `controllers::machine` requests the probe;
 //!    `fleet::prober` limits the concurrent probes.
-//! 2. Writ probes the machine. `fleet::probe`: connects, inspects the machine, or reads the answer of its sshd.
+//! 2. Writ probes the machine. `fleet::probe`: logs in, and requests the facts of the machine.
 //! 3. A failure is classified. `fleet::connect_failure`: unreachable, wrong host key, refused login and others, by the
 //!    error of `ssh`; `fleet::launcher_support`: by the reply of the launcher. Failed connections of executions are
 //!    classified in the same way.
@@ -49,13 +49,14 @@
 //!    `fleet::machine_state` (settings, last observation, back-off, counts).
 //! 6. The status is written. `machine::report`: phase, conditions, facts; `controllers::machine`: the write.
 //!
-//! A kind of object is a file in `api` (listed in `api::crds`), a watch in `controllers::watches`, a `Reconcile` in
-//! `controllers`, its start in `src/bin/writ`, its calls in `cluster`, and its rights in the chart. Whitelist is the
-//! shortest example. CONTRIBUTING.md has all steps for a kind, a field and a metric.
+//! The code of each kind of object: a file in `api` (listed in `api::crds`), a watch in `controllers::watches`, a
+//! `Reconcile` in `controllers`, the start of its controller in `src/bin/writ`, API calls in `cluster`, and permissions
+//! in the chart. Whitelist is the shortest example. CONTRIBUTING.md has all steps for a kind, a field and a metric.
 //!
 //! # The modules
 //!
-//! Each module may use the modules above it in this list. `tests/architecture` holds the exact table.
+//! Each module may use the modules above it in this list. `tests/architecture` holds the exact table. A pure
+//! module uses no I/O, no clock and no randomness.
 //!
 //! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, and their CRDs. Pure.
 //! - [`backoff`]: delays between retries. Pure.
@@ -71,12 +72,12 @@
 //! - [`fairness`]: permits that namespaces receive in turns, so that no namespace delays the others.
 //! - [`output`]: the output of commands: redacts it, counts all of it, keeps a bounded part in memory, shows it live,
 //!   stores all of it.
-//! - [`ssh`]: the SSH client: dial, verify the host key, log in, run sessions. Only this module uses russh. It does not
-//!   depend on Kubernetes. `fleet`, `runner` and `cli::machine` use its types directly. A second transport would start
-//!   at `fleet::connect`, and it would need a POSIX sh on the machine, because `launcher` sends shell scripts.
+//! - [`ssh`]: the SSH client: dial, verify the host key, log in, run sessions. Only this module uses russh, and this
+//!   module does not depend on Kubernetes. A second transport would start at `fleet::connect`, and would need a POSIX
+//!   sh on the machine.
 //! - [`launcher`]: the shell program that starts commands on machines, and its protocol. Pure.
 //! - [`cluster`]: calls to the API server, each with a deadline.
-//! - [`fleet`]: connections to machines: credentials, pool, probes, the stored host key of the first use, the state of
+//! - [`fleet`]: connections to machines: credentials, pool, probes, the pin of a host key on first use, the state of
 //!   each Machine. Runs no commands.
 //! - [`runner`]: runs executions: queues, and tasks that claim, launch, follow, adopt and record.
 //! - [`controllers`]: watch, read, decide, apply. They send nothing to a machine.

@@ -1,10 +1,12 @@
-//! The status of a Machine, and the time of its next probe. Pure: no I/O, time is an argument.
+//! Derives the status of a Machine, and the time of its next probe, from observations. Pure: no I/O, time is an
+//! argument.
 //!
 //! # Guarantees
 //!
 //! - The status reports the result of a full login.
-//! - Writ writes a change to the status only if the change matters to a user, and at most every 10 s for each Machine.
-//!   The caller limits writes of changed counts.
+//! - Writ writes a change that matters to a user at most every 10 s for each Machine.
+//! - If only `lastSeenTime` and `latencyMs` change, Writ writes the status at most every 10 minutes.
+//! - The caller limits writes of changed counts.
 //! - A host key that was pinned on first use stays pinned if the machine later shows another key. Only a key of
 //!   `hostKeys` replaces the pinned key.
 //!

@@ -1,6 +1,4 @@
-//! Output of a command. Writ redacts and counts the output, computes its digest, and shows its head and tail in the
-//! status. Viewers can read the output live. If the status cannot show the whole output, the store keeps the whole
-//! output.
+//! Records the output of each command for the status, for live viewers and for the output store.
 //!
 //! ```text
 //! bytes of the machine -> Recorder: redact -+-> Capture: count, digest, head and tail -> status
@@ -11,17 +9,16 @@
 //!
 //! # Guarantees
 //!
-//! 1. Writ does not keep text that a rule's `redact` patterns match. None of Writ's files and digests contains this
-//!    text.
-//! 2. Totals and digests cover every byte that Writ received, except the text that the patterns match.
-//! 3. A viewer, disk or store delays a command only briefly, and never loses the command's result.
-//! 4. Memory is bounded, whatever a command writes:
-//!    - For the status: for each stream, twice the size that the status shows. Both streams together need at most 64
-//!      KiB.
-//!    - With patterns: for each stream, the unfinished line of at most 64 KiB, and the memory of the search (see
-//!      [`LineRedactor`](crate::policy::LineRedactor)).
-//!    - For the [`Store`]: at most 18 MiB, and only for output that the status cannot show whole.
-//!    - For viewers: 64 MiB for all commands together (see [`LiveOutput`]).
+//! 1. Writ redacts the output before any other use. No file and no digest contains text that a rule's `redact` patterns
+//!    match.
+//! 2. Sizes and digests cover the whole redacted stream, even if the status shows only a part of the stream.
+//! 3. A slow or failing viewer, disk or store delays a command only briefly. The result of the command is never lost.
+//! 4. The memory for output is bounded:
+//!    - Status: at most 64 KiB for both streams together. This is twice the maximum that the status shows.
+//!    - Redaction: for each stream, the unfinished line (at most 64 KiB) and the memory of
+//!      [`LineRedactor`](crate::policy::LineRedactor).
+//!    - [`Store`]: at most 18 MiB, and only for output that the status cannot show whole.
+//!    - Viewers: 64 MiB for all commands together (see [`LiveOutput`]).
 
 mod budget;
 mod capture;
@@ -40,9 +37,9 @@ pub use live::{
 pub use recorder::{CapturedOutput, Recorder};
 pub use store::{Store, StoreError, state_directory};
 
-/// Maximum size of a stream's text in the status, in bytes as encoded in JSON. The default of a rule is half of this
-/// size, so that a CommandExecution stays under about 24 KiB. 10,000 such CommandExecutions use a tenth of etcd's
-/// default store.
+/// Maximum size of a stream's text in the status, in bytes of JSON. The default of a rule is half of this maximum. With
+/// this default, a CommandExecution takes about 24 KiB. Then 10,000 CommandExecutions take about a tenth of etcd's
+/// default limit of 2 GiB.
 pub const MAXIMUM_INLINE_BYTES: usize = 16384;
 
 /// One of the two streams of a command.

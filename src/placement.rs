@@ -1,15 +1,13 @@
-//! Placement of Machines: computes which member (`writ serve` process) owns a Machine, or a task that only one member
-//! carries out. Pure.
+//! Computes which member (`writ serve` process) owns a key: a Machine, or a task that only one member carries out.
+//! Pure.
 //!
-//! A Machine or such a task is called a key. The method is rendezvous hashing: each member gets a weight for each key,
-//! and the member with the highest weight owns the key. From the same set of members, every member computes the same
-//! owner. No member keeps a table. If a member leaves, only its own keys move, evenly to the other members. If a member
-//! joins, it takes an equal share of the keys from each other member.
+//! The method is rendezvous hashing: each member gets a weight for each key, and the member with the highest weight
+//! owns the key. All members compute the same owner from the same set of members. If a member leaves, only its own keys
+//! move, evenly to the other members. If a member joins, keys move only to this member.
 //!
 //! # Guarantees
-//! A weight depends only on the identity of the member and on the key. The weight does not depend on the version of
-//! Writ, the architecture, or the order of the members. `placement/tests.rs` has test vectors from another
-//! implementation of the formula in [`weight`].
+//! A weight depends only on the identity of the member and on the key. All versions of Writ compute the same weights on
+//! all architectures. `placement/tests.rs` has test vectors from another implementation of [`weight`].
 //!
 //! [`Handover`] decides when a member may start to use a new set of members. The dispatch of commands does not depend
 //! on this module yet.
@@ -27,13 +25,14 @@ use sha2::{Digest as _, Sha256};
 
 pub use handover::{Agreement, Handover, ListedMember, agreement};
 
-/// Version of the rules by which members divide the keys. Members with different editions never agree on a set of
-/// members. In edition 0, a member publishes its view, but dispatches to all Machines. Increase the number when
-/// dispatch starts to depend on placement, and with each change of [`weight`] or [`Handover`].
+/// Version of the rules that divide the keys among members. Members with different editions never agree on a set of
+/// members. In edition 0, each member dispatches to all Machines.
+///
+/// Increase the number if [`weight`] or [`Handover`] changes, and when dispatch starts to depend on placement.
 pub const EDITION: u32 = 0;
 
-/// First bytes of every text that this module hashes. A digest of this module therefore never equals a digest for
-/// another purpose.
+/// Prefix of each text that this module hashes. The prefix makes these digests different from the digests that other
+/// code computes of the same text.
 const DOMAIN: &[u8] = b"writ.dev/placement";
 /// Length of the digest in a [`View`], in bytes. With 128 bits, two sets of members never get the same view by
 /// accident.
@@ -142,10 +141,13 @@ impl Members {
     }
 }
 
-/// Returns the weight of a member for a key: the first 8 bytes, big endian, of `SHA-256("writ.dev/placement" +
-/// T("weight") + T(identity) + T(kind) + T(key))`. `kind` is `machine` or `singleton`. `T(text)` is the length of the
-/// text in bytes (as 8 bytes, big endian), followed by the text. If the weights of two members are equal, the member
-/// with the greater identity (by bytes) owns the key.
+/// Returns the weight of a member for a key: the first 8 bytes, big endian, of
+/// `SHA-256("writ.dev/placement" + T("weight") + T(identity) + T(kind) + T(key))`.
+///
+/// - `kind` is `machine` or `singleton`.
+/// - `T(text)` is the length of the text in bytes (as 8 bytes, big endian), followed by the text.
+///
+/// If two weights are equal, the member with the greater identity (by bytes) owns the key.
 pub fn weight(identity: &str, key: Key<'_>) -> u64 {
     let (kind, text) = key.parts();
     let mut hash = Sha256::new_with_prefix(DOMAIN);
@@ -153,8 +155,8 @@ pub fn weight(identity: &str, key: Key<'_>) -> u64 {
     hash.finalize().iter().take(8).fold(0, |weight, byte| (weight << 8) | u64::from(*byte))
 }
 
-/// Adds the length of the text to the hash, and then the text. Two different lists of texts therefore never add the
-/// same bytes.
+/// Adds the length of the text to the hash, and then the text. The lengths distinguish the texts `a`, `bc` from the
+/// texts `ab`, `c`.
 fn update_with_text(hash: &mut Sha256, text: &str) {
     hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
     hash.update(text);

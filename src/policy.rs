@@ -1,10 +1,12 @@
 //! Decides what may run: compiles Whitelists into rules, and matches requests against them. Pure: no I/O, no clock.
 //!
 //! # Guarantees
-//! **Writ runs only commands that a rule lists.** The default is deny. A Deny rule wins over all Allow rules. Texts are
-//! compared byte for byte (no trimming, no case folding, no shell splitting, no normalisation). A request with a byte
-//! that is not printable ASCII is malformed, whatever else it contains. A rule with an unknown field or value allows
-//! nothing.
+//! **Writ runs only commands that a rule lists.**
+//!
+//! - The default is deny. A Deny rule wins over all Allow rules.
+//! - Texts are compared byte for byte: no trimming, no case folding, no shell splitting, no normalisation.
+//! - A request with a byte that is not printable ASCII is malformed.
+//! - A rule with an unknown field or value allows nothing.
 //!
 //! ```text
 //! Whitelist --compile--> CompiledWhitelist --+
@@ -64,7 +66,7 @@ pub use verdict::{Decision, Denial, NearMiss, Verdict};
 pub use wording::Wording;
 
 /// Maximum length of a `command`, and of each word of `argv` or `run`, in bytes. Commands that users type are far
-/// shorter. sshd (128 KiB) and etcd (1.5 MiB for an object) accept far longer texts.
+/// shorter.
 pub const MAXIMUM_TEXT_BYTES: usize = 4096;
 /// Maximum number of words in an argument vector.
 pub const MAXIMUM_WORDS: usize = crate::programs::MAXIMUM_WORDS;
@@ -79,10 +81,12 @@ fn unprintable(text: &str) -> Option<(usize, u8)> {
     text.bytes().enumerate().find(|(_, byte)| !matches!(byte, 0x20..=0x7e))
 }
 
-/// Returns true for a byte that a pattern must not admit: not printable ASCII, a single quote, a backslash or an
-/// exclamation mark. With [`quote`], login shells pass on quotes, backslashes and exclamation marks unchanged. But a
-/// program that builds shell text from its words can misread these three characters. Constants and enum values can
-/// contain them, because the author of the rule wrote each of these texts.
+/// Returns true for a byte that a pattern must not admit:
+///
+/// - A byte that is not printable ASCII.
+/// - `'`, `\` or `!`. A program that builds shell text from its words can misread these characters.
+///
+/// Constants and enum values can contain `'`, `\` and `!`, because the author of the rule wrote them.
 fn is_unsafe_in_a_pattern(byte: u8) -> bool {
     !matches!(byte, 0x20..=0x7e) || matches!(byte, b'\'' | b'!' | b'\\')
 }

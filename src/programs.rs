@@ -1,7 +1,7 @@
-//! Knowledge about programs on machines: their names, options and environment variables, the roles of their words, and
-//! the commands that launchers such as `sudo` start. Pure. This module does not depend on the rules of Whitelists.
+//! Describes programs on machines: their names, options, arguments and environment variables. Pure.
 //!
-//! [`policy`](crate::policy) uses this module to check rules and to match Deny rules.
+//! This module also finds the commands that launchers such as `sudo` start. [`policy`](crate::policy) uses this module
+//! to check rules of Whitelists and to match Deny rules.
 
 pub(crate) mod environment;
 pub(crate) mod flags;

@@ -10,15 +10,15 @@
 //!                                                    record: JSON Patch <------+--> acknowledge, remote_gc
 //! ```
 //!
-//! Before the claim, the controller writes the status. From the claim on, only the task that made or adopted the claim
-//! writes the status.
+//! Before the claim, the controller writes the status. From the claim on, only the task that holds the claim writes the
+//! status.
 //!
 //! # Guarantees
 //!
-//! - Writ sends a command only after its claim is stored. An attempt writes the claim only after it has read policy,
-//!   machine and credentials again from the API server, with the connection open.
-//! - `queueLimit` and `maxConcurrent` of a Machine bound its queued and running executions. Only adopted commands can
-//!   exceed `maxConcurrent`, because they run already.
+//! - Writ sends a command only after its claim is stored.
+//! - Before the claim, with the connection open, an attempt reads policy, machine and credentials again.
+//! - `queueLimit` and `maxConcurrent` of a Machine limit its queued and running executions. Adopted commands can exceed
+//!   `maxConcurrent`, because adopted commands already run.
 
 mod acknowledge;
 mod acknowledgements;
@@ -81,7 +81,8 @@ pub struct RunnerConfig {
     pub stamping: RequesterTrustChecker,
     /// Publisher of Kubernetes events.
     pub events: EventPublisher,
-    /// Membership of this process, with its Lease. Each claim contains the name of this Lease.
+    /// Lease of this process among the `writ serve` processes. Each claim of this process contains the name of this
+    /// Lease.
     pub holders: Arc<Membership>,
     /// Destinations of output.
     pub outputs: OutputSinks,
@@ -97,16 +98,15 @@ pub struct RunnerConfig {
 /// State of a Machine as this process knows it.
 #[derive(Clone, Debug, Default)]
 pub struct MachineFacts {
-    /// Last observation, by a probe or by an attempt. `None` if nothing was observed yet.
+    /// Last observation of the machine, by a probe or by an attempt. `None` if nothing was observed yet.
     pub observation: Option<MachineObservation>,
-    /// Number of failed observations in a row.
+    /// Number of consecutive observations that reported a failure.
     pub failures: u32,
     /// Random number in 0..1, drawn for each observation. The number spreads the probes of machines over time.
     pub jitter: f64,
     /// Time since the end of the last probe. `None` if no probe has ended.
     pub since_probe: Option<Duration>,
-    /// Number of consecutive probes that made no observation because the API server did not answer. Includes a running
-    /// probe.
+    /// Number of consecutive probes without a result, because the API server did not answer. Includes a running probe.
     pub inconclusive_probes: u32,
     /// True if the machine needs manual repair. Queued executions wait for the repair.
     pub needs_person: bool,
@@ -138,8 +138,7 @@ impl Runner {
             machines: Arc::clone(&machines),
         });
         let sweeper = Arc::clone(&fleet);
-        // The task is not tracked, because it runs until the process ends and holds nothing that the shutdown must
-        // close.
+        // The shutdown does not wait for this task, because the task never ends.
         tokio::spawn(async move { sweeper.evict_idle_loop().await });
         let context = Context {
             cluster,
@@ -172,9 +171,13 @@ impl Runner {
         self.dispatcher.enqueue(queued);
     }
 
-    /// Adopts the claim of a command whose holder is gone, and follows the command to its end. Does nothing if the
-    /// execution already has a slot or was refused, or if the runner shuts down. The adoption does not wait for a slot,
-    /// because the command already occupies the machine.
+    /// Adopts the claim of a command whose holder is gone, and follows the command to its end. The adoption does not
+    /// wait for a slot, because the command already occupies the machine.
+    ///
+    /// Does nothing in these cases:
+    /// - The execution already has a slot.
+    /// - The execution was refused.
+    /// - The runner shuts down.
     pub fn adopt(&self, queued: QueuedExecution) {
         self.dispatcher.adopt(queued);
     }
@@ -189,8 +192,8 @@ impl Runner {
         self.context().queues().cancel(key);
     }
 
-    /// Returns true if the controller must reconcile an execution after a change of this Machine, or after its
-    /// deletion. For queued executions, [`Self::configure`] handles a change of the Machine's settings.
+    /// Returns true if the controller must reconcile an execution after a change or deletion of this Machine. For
+    /// queued executions, [`Self::configure`] handles a change.
     pub fn is_affected_by(&self, key: &ExecutionKey, machine: &str, is_deleted: bool) -> bool {
         self.context().queues().is_affected_by(key, &(key.namespace.clone(), machine.to_owned()), is_deleted)
     }
@@ -219,8 +222,8 @@ impl Runner {
         self.dispatcher.is_started()
     }
 
-    /// Allows queued executions to start. This function is called once at startup: when all executions from before this
-    /// process are queued, or after a deadline.
+    /// Allows queued executions to start. The controller calls this function once at startup, after the reconcile of
+    /// all older executions or after a deadline.
     pub fn start(&self) {
         self.dispatcher.start();
     }
@@ -243,8 +246,7 @@ impl Runner {
         self.dispatcher.dispatch_ready(&(namespace.to_owned(), name.to_owned()));
     }
 
-    /// Returns the state of a Machine that exists. The call clears the mark that [`Self::recount`] has set, so the next
-    /// call returns `is_recount: false`.
+    /// Returns the state of an existing Machine, and clears its recount flag (see [`Self::recount`]).
     pub fn machine_facts(&self, namespace: &str, name: &str) -> MachineFacts {
         let key = (namespace.to_owned(), name.to_owned());
         let (running, queued) = self.context().queues().counts(&key);
@@ -264,8 +266,8 @@ impl Runner {
         }
     }
 
-    /// Probes a machine, unless another probe of this machine is running or the runner shuts down. The receiver
-    /// [`MachineWakes`] announces the observation.
+    /// Probes a machine. Does nothing if a probe of this machine already runs, or if the runner shuts down. The result
+    /// of the probe wakes the controller through [`MachineWakes`].
     pub fn request_probe(&self, namespace: &str, name: &str) {
         if self.context().draining.is_cancelled() {
             return;
@@ -282,8 +284,8 @@ impl Runner {
         });
     }
 
-    /// Records the current generation of a Machine, or its deletion (`None`). Connections that were opened for an
-    /// earlier generation are not used again.
+    /// Records the current generation of a Machine, or its deletion (`None`). Writ no longer uses connections of an
+    /// earlier generation.
     pub fn machine_changed(&self, namespace: &str, name: &str, uid: &str, generation: Option<i64>) {
         let fleet = &self.context().fleet;
         if generation.is_none() {
@@ -292,8 +294,8 @@ impl Runner {
         fleet.invalidate(uid, generation);
     }
 
-    /// Returns the Machines (namespace, name) whose counts must be written to their status now. Must be called every
-    /// [`RECOUNT_INTERVAL`](crate::fleet::RECOUNT_INTERVAL).
+    /// Returns the Machines (namespace, name) whose status needs new numbers of running and queued executions. Must be
+    /// called every [`RECOUNT_INTERVAL`](crate::fleet::RECOUNT_INTERVAL).
     pub fn recount(&self) -> Vec<(String, String)> {
         let now = Instant::now();
         let machines = &self.context().fleet.machines;

@@ -1,13 +1,12 @@
 //! Metrics and health of this process. `operations` serves them.
 //!
 //! # Guarantees
-//! - Users cannot choose the value of a label (no label holds names of executions, machines, rules, users or
-//!   namespaces). The number of series is therefore bounded.
+//! - The number of series is bounded, because users cannot choose the value of a label. No label contains the name of
+//!   an execution, machine, rule, user or namespace.
 //! - Counting an event takes one hash and one atomic addition. Only the first use of a series allocates memory.
+//! - No decision of Writ depends on metrics or health.
 //!
-//! Metrics and health are global in the process: [`metrics()`] and [`health()`] return them. Functions do not receive
-//! them as arguments, because about thirty places use them, from the API server's client to destructors. No decision
-//! depends on metrics or health.
+//! The metrics and the health are global, because about thirty places use them, even destructors.
 
 mod health;
 mod labels;

@@ -1,4 +1,4 @@
-//! Spans about executions, which Writ sends to a collector by OpenTelemetry's protocol (HTTP, protobuf).
+//! Sends spans about executions to a collector, by OpenTelemetry's protocol (HTTP, protobuf).
 //!
 //! # Guarantees
 //! - Without a collector, each span takes only one atomic read.
@@ -7,8 +7,7 @@
 //! - No span contains arguments, output or the requester.
 //!
 //! All spans have the target `writ_trace` and are no log lines. The trace ID of an execution is its UID without the
-//! dashes. Anyone who has the object can therefore find the trace. All `writ serve` processes use the same ID, so the
-//! trace contains the spans of all processes.
+//! dashes, in all `writ serve` processes.
 
 use std::fmt;
 use std::future::Future;
@@ -51,8 +50,7 @@ pub struct TraceExporter {
 impl TraceExporter {
     /// Sends the remaining spans, for at most `deadline`.
     pub async fn shut_down(self, deadline: Duration) {
-        // The call waits for the thread that sends spans. This thread needs the current runtime, so the call must not
-        // block the runtime.
+        // This call waits for a thread that needs the current runtime, so the call must not block the runtime.
         let ended = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(deadline));
         let _ = tokio::time::timeout(deadline, ended).await;
     }
@@ -68,8 +66,8 @@ pub fn start(collector: &str) -> anyhow::Result<(impl Layer<Registry> + use<>, T
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(client)
-        // Environment variables for the protocol and the endpoint perhaps belong to another program, so these calls
-        // override them. This build supports only HTTP with protobuf.
+        // This build supports only HTTP with protobuf. OpenTelemetry's environment variables perhaps belong to another
+        // program, so these calls override the variables.
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(endpoint(collector)?)
         .with_timeout(DEADLINE)
@@ -117,20 +115,20 @@ pub fn set_execution_trace(span: &tracing::Span, uid: &str) {
     }
     let Ok(uid) = uuid::Uuid::try_parse(uid) else { return };
     let (high, low) = uid.as_u64_pair();
-    // ID of a parent span that does not exist. All processes that work on the execution compute the same ID from the
-    // UID, so their spans form one trace.
+    // ID of a parent span that does not exist. All processes compute the same ID from the UID, so that their spans form
+    // one trace.
     let parent = SpanId::from(if low == 0 { high } else { low });
     let execution =
         SpanContext::new(TraceId::from(uid.as_u128()), parent, TraceFlags::SAMPLED, true, TraceState::default());
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(execution));
 }
 
-/// HTTP client of the exporter. The client sends requests in the runtime of this process, because the thread that
-/// gathers spans has no runtime.
+/// HTTP client of the exporter. Requests run in the runtime of this process, because the thread that gathers spans has
+/// no runtime.
 struct Client {
     client: reqwest::Client,
     runtime: Handle,
-    /// True if the last request failed. With this flag, consecutive failures are logged only once.
+    /// True if the last request failed, so that Writ logs consecutive failures only once.
     failing: AtomicBool,
 }
 

@@ -1,5 +1,5 @@
-//! Time from the create of an execution to the watch event with its result, compared with a new `ssh` for the same
-//! command.
+//! Measures the time from the create of an execution to the watch event with its result. The comparison is the time
+//! that a new `ssh` process needs for the same command.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::site::{Site, Watch, sshd};
 use crate::world::World;
 
 const SAMPLES: usize = 120;
-/// Number of samples before the counted samples. They open the connection, fill caches and compile rules.
+/// Number of warm-up samples, which do not count.
 const WARM_UP: usize = 10;
 
 pub async fn rows(world: &World) -> Vec<Row> {
@@ -50,8 +50,12 @@ pub async fn rows(world: &World) -> Vec<Row> {
     ]
 }
 
-/// Runs an execution. Returns the times to the response of the create, to the watch event with the claim, and to the
-/// watch event with the result. Also returns the statuses of the two events.
+/// Runs an execution. Returns its statuses with the claim and with the result, and the times from the create to three
+/// events:
+///
+/// 1. the response of the API server,
+/// 2. the watch event with the claim,
+/// 3. the watch event with the result.
 async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str) -> ([Duration; 3], Statuses) {
     let execution = site.execution(name, "m0", "true");
     let started = Instant::now();

@@ -1,5 +1,5 @@
-//! Rate of 600 executions on 8 machines. It is compared with the rate at which the API server alone handles the minimum
-//! requests for them.
+//! Measures the rate of 600 executions on 8 machines. The comparison is the rate of the same API requests without
+//! `writ serve`.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::world::World;
 const EXECUTIONS: usize = 600;
 const MACHINES: usize = 8;
 const PARALLEL: usize = 64;
-/// Number of measurements with `writ serve`, and of the API server alone. The two alternate.
+/// Number of turns. Each turn measures the API server alone, and then `writ serve`.
 const TURNS: usize = 3;
 
 pub async fn rows(world: &World) -> Vec<Row> {
@@ -29,7 +29,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
     site.serve(&[]).await;
     let nobodys = Site::new(world).await;
-    // The first run is a warm-up. The measurements of the API server alone store the statuses of this run.
+    // The first run is a warm-up. `stored` later writes the two statuses of this run.
     let (_, statuses) = executed(&site, "first").await;
     let (mut rates, mut bare_rates) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
@@ -54,8 +54,8 @@ pub struct Statuses {
     pub finished: CommandExecutionStatus,
 }
 
-/// Creates all executions and waits for the last result. Returns the number of executions per second, and two of the
-/// statuses, which can be of different executions.
+/// Creates all executions and waits for the last result. Returns the number of executions per second, and two statuses,
+/// which can belong to different executions.
 async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     let mut watch = site.watch().await;
     let started = Instant::now();
@@ -84,8 +84,8 @@ async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     (EXECUTIONS as f64 / (at - started).as_secs_f64(), Statuses { claimed, finished })
 }
 
-/// Makes the minimum requests for the same number of executions, in a namespace that no `writ serve` watches. Returns
-/// the number of executions per second.
+/// Makes only the API requests of the executions, in a namespace without `writ serve`. Returns the number of executions
+/// per second.
 async fn stored(site: &Site<'_>, prefix: &str, statuses: &Statuses) -> f64 {
     let started = Instant::now();
     let one = async |index: usize| cycle(site, &format!("{prefix}-{index}"), statuses).await;
@@ -93,14 +93,13 @@ async fn stored(site: &Site<'_>, prefix: &str, statuses: &Statuses) -> f64 {
     EXECUTIONS as f64 / started.elapsed().as_secs_f64()
 }
 
-/// Makes the minimum requests for one execution: one create, one read, and two writes of the status.
+/// Makes only the requests that one execution needs: one create, one read, and two writes of the status.
 pub async fn cycle(site: &Site<'_>, name: &str, statuses: &Statuses) {
     let (api, parameters) = (site.executions(), PostParams::default());
     api.create(&parameters, &site.execution(name, "m0", "true")).await.expect("an execution");
     let mut object: CommandExecution = api.get(name).await.expect("an execution");
     for status in [&statuses.claimed, &statuses.finished] {
-        // The two statuses can come from two executions. The API server refuses a changed claim or decision, so both
-        // statuses get the same claim and the same decision.
+        // The API server refuses a changed claim or decision, so both statuses get the values of `claimed`.
         let status = CommandExecutionStatus {
             claim: statuses.claimed.claim.clone(),
             decision: statuses.claimed.decision.clone(),

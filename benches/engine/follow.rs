@@ -1,5 +1,5 @@
-//! Rate at which `writ serve` follows 1 GiB of output, compared with OpenSSH's own client on an open connection. Also
-//! measures the memory of `writ serve`.
+//! Measures the rate and the memory of `writ serve` for 1 GiB of output. The rate is compared with OpenSSH's own client
+//! on an open connection.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-//! Duration of a short command that the launcher runs (Durable mode). It is compared with a plain exec request for the
-//! same command on the same connection.
+//! Measures the duration of a short command in Durable mode. The comparison is a plain exec request on the same
+//! connection.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::world::World;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Number of samples of each [`Way`], one command at a time.
 const ALONE: usize = 400;
-/// Number of lanes. A lane is a task that runs commands one after another. All lanes run concurrently, over two
+/// Number of lanes. A lane is a task that runs commands one after another. All lanes run concurrently and share two
 /// connections.
 const LANES: usize = 8;
 /// Number of turns. In each turn, the lanes measure every way.
@@ -35,7 +35,7 @@ const WAYS: [Way; 4] = [Way::Bare, Way::Plain, Way::FirstEdition, Way::Durable];
 const BULK: [&str; 4] = ["/usr/bin/head", "-c", "1073741824", "/dev/zero"];
 const BULK_BYTES: u64 = 1 << 30;
 const BULK_TURNS: usize = 5;
-/// Request with which the launcher's first edition ran `true`. Writ sent exactly this text until November 2026.
+/// Request of the launcher's first edition for the command `true`. Writ sent exactly this text until November 2026.
 const FIRST_EDITION: &str = include_str!("first-edition.txt");
 
 #[derive(Clone, Copy)]
@@ -45,8 +45,7 @@ enum Way {
     /// A plain exec request for `/bin/true`, as in Direct mode. It clears the same environment variables as the
     /// launcher.
     Plain,
-    /// `/bin/true`, run by the first edition of the launcher, which had no pipes. The benchmark runs both editions, to
-    /// compare them.
+    /// `/bin/true`, run by the first edition of the launcher, for comparison.
     FirstEdition,
     /// `/bin/true`, run by the launcher.
     Durable,
@@ -161,8 +160,7 @@ impl Bench {
         .fold(first_edition(facts.login_shell_is_posix), |line, (name, value)| line.replace(name, value));
         let mut session = open(connection).await;
         session.exec(&line).await.expect("a request");
-        // The line that reports the end of the command follows all output. The answer is therefore complete with this
-        // line.
+        // The line with `end` reports the end of the command, after all output.
         let (mut last, mut bytes, end) = (Vec::new(), 0, format!("WRIT:{nonce}:D "));
         while !(last.ends_with(b"\n") && String::from_utf8_lossy(&last).contains(&end)) {
             match session.next().await {
@@ -206,7 +204,8 @@ impl Bench {
         bytes
     }
 
-    /// Measures one command at a time. Each turn measures every way once, and starts with another way.
+    /// Measures one command at a time. Each turn measures every way once. The order of the ways rotates from turn to
+    /// turn.
     async fn one_at_a_time(&self) -> [Vec<Duration>; 4] {
         let mut times: [Vec<Duration>; 4] = Default::default();
         for turn in 0..ALONE {
@@ -239,8 +238,8 @@ impl Bench {
     }
 }
 
-/// Returns the request of the first edition, in the form for this login shell. A POSIX login shell reads the script
-/// itself. For another login shell, /bin/sh reads the script.
+/// Returns the request of the launcher's first edition for this login shell. If the login shell is not POSIX, the
+/// request starts /bin/sh.
 fn first_edition(login_shell_is_posix: bool) -> String {
     let line = FIRST_EDITION.trim_end();
     let parts = line.strip_prefix("exec /bin/sh -c '").and_then(|rest| rest.split_once("' writ "));
@@ -254,7 +253,7 @@ fn nonce() -> Nonce {
     Nonce::new(&Uuid::new_v4().simple().to_string()).expect("a nonce")
 }
 
-/// Returns a decision of Writ that allows `true`.
+/// Returns a decision of Writ that allows the command `true`.
 fn decision() -> DecisionRecord {
     let whitelist: Value = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "Whitelist", "metadata": {"name": "w"},
         "spec": {"rules": [{"name": "true", "match": "true", "run": ["/bin/true"]}]}});

@@ -1,6 +1,6 @@
-//! Measures the execution engine. Each measurement is compared with the same work without the engine. One run on one
-//! machine measures the work with and without the engine. It uses a real API server, a real etcd with fsync, and real
-//! sshds on loopback. `docs/performance.md` contains the results.
+//! Measures the execution engine, and compares each measurement with the same work without the engine. Everything runs
+//! on one machine: a real API server, a real etcd with fsync, and real sshds on loopback. `docs/performance.md`
+//! contains the results.
 //!
 //! ```console
 //! cargo bench --bench engine                    # everything (about 8 minutes)

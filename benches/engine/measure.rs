@@ -72,7 +72,7 @@ pub fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// Returns the memory of a process in MiB: `VmRSS` is the present value, `VmHWM` the maximum so far.
+/// Returns the memory of a process, in MiB. `VmRSS` selects the present memory, and `VmHWM` the maximum so far.
 pub fn memory(pid: u32, what: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs");
     let line = status.lines().find(|line| line.starts_with(what)).expect("its memory");

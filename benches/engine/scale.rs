@@ -1,5 +1,5 @@
-//! Resources of `writ serve` for a namespace with many finished executions: memory, the time until the first command
-//! starts, and CPU while nothing happens.
+//! Measures `writ serve` in a namespace with many finished executions: its memory, the time until the first command
+//! starts, and its CPU while nothing happens.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const MACHINES: usize = 1_000;
 const PARALLEL: usize = 64;
 /// Number of bytes of standard output in each finished execution.
 const OUTPUT: usize = 2_000;
-/// Time to wait after the first command, until the work of the start has ended.
+/// Time to wait after the first command, so that `writ serve` completes the work of its start.
 const SETTLE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(30);
 

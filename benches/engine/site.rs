@@ -165,8 +165,7 @@ pub fn machine(name: &str, sshd: &Sshd) -> Value {
     }})
 }
 
-/// Sends the events of a watch to `sender`. If the watch ends, for example because it was too slow, starts a new watch
-/// after the last event.
+/// Sends the events of a watch to `sender`. If the watch ends, a new watch continues after the last event.
 async fn pass_on(
     api: Api<CommandExecution>,
     mut version: String,

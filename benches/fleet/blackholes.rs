@@ -17,16 +17,17 @@ const GOOD: usize = 100;
 const BAD: usize = 25;
 /// Number of queued executions on each bad Machine.
 const WAITING: usize = 3;
-/// Number of executions in each phase, one per interval [`EVERY`]. Their rate is about a third of the maximum rate that
-/// was measured.
+/// Number of executions in each phase of the benchmark. Their rate, one per [`EVERY`], is about a third of the maximum
+/// rate of `writ serve` in earlier measurements.
 const EXECUTIONS: usize = 400;
 const EVERY: Duration = Duration::from_millis(100);
-/// Maximum delay, in milliseconds, that bad Machines may add to the 99th percentile of the time to the start.
+/// Maximum delay that bad Machines may add to the starts on good Machines, in milliseconds. The delay is measured at
+/// the 99th percentile of the times from create to start.
 const MOST: f64 = 200.0;
 
 pub async fn rows(world: &World) -> Vec<Row> {
     let sshd = sshd_everywhere(world, &["MaxStartups 1000"]);
-    // A separate sshd serves the Machines that are later frozen, so that the good Machines continue.
+    // The benchmark freezes this sshd later, so the good Machines use another sshd.
     let frozen_sshd = sshd_everywhere(world, &["MaxStartups 1000"]);
     let mut site = Site::new(world).await;
     let good = places("good", 1, &sshd, GOOD);
@@ -72,7 +73,8 @@ fn place(name: String, hole: &Hole) -> Place {
     Place { name, address: hole.address.ip().to_string(), port: hole.address.port() }
 }
 
-/// Results of one phase of the benchmark, and the state of `writ serve` at its end.
+/// Results of one phase of the benchmark: the times of the executions, and the memory, threads and open files of
+/// `writ serve` at the end of the phase.
 struct Phase {
     times: Times,
     resident: f64,

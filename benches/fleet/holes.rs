@@ -17,7 +17,7 @@ const NO_ANSWER: Duration = Duration::from_millis(300);
 /// A bad machine. It stops when this value is dropped.
 pub struct Hole {
     pub address: SocketAddr,
-    /// Keeps open the listener, and the connections that fill its queue of unaccepted connections.
+    /// Listener and connections to keep open. The connections fill the listener's queue.
     _held: (Option<TcpListener>, Vec<TcpStream>),
     task: Option<AbortHandle>,
 }
@@ -50,8 +50,8 @@ pub async fn silent(address: &str) -> Hole {
     serve(address, async |_stream| std::future::pending().await).await
 }
 
-/// Starts a machine that sends a byte every 3 s, and never a whole banner. The client keeps waiting, because a server
-/// may send other lines before its banner (RFC 4253, section 4.2).
+/// Starts a machine that sends a byte every 3 s, and never a complete banner. A server may send other lines before its
+/// banner (RFC 4253, section 4.2), so the client keeps waiting.
 pub async fn tarpit(address: &str) -> Hole {
     serve(address, async |mut stream| {
         while stream.write_all(b"x").await.is_ok() {
@@ -61,8 +61,8 @@ pub async fn tarpit(address: &str) -> Hole {
     .await
 }
 
-/// Starts a machine that accepts connections and is silent until `open` is true. Then it forwards all connections to
-/// `to`, including connections that already wait.
+/// Starts a machine that accepts connections, but sends nothing until `open` is true. Then the machine forwards all
+/// connections to `to`.
 pub async fn proxy(address: &str, to: SocketAddr, open: &watch::Receiver<bool>) -> Hole {
     let open = open.clone();
     serve(address, move |mut stream| {

@@ -11,12 +11,12 @@ use crate::site::Site;
 use crate::world::World;
 
 const CONNECTIONS: usize = 500;
-/// Number of concurrent logins. With all logins at once, an sshd on two cores would not answer in time.
+/// Maximum number of concurrent logins. An sshd on two cores could not answer 500 concurrent logins in time.
 const AT_A_TIME: usize = 25;
 /// Maximum memory of a connection, in KiB.
 const MOST_KIB: f64 = 64.0;
-/// Maximum time from the last use of a connection until Writ closes it, in seconds. Writ closes a connection at the
-/// first sweep after 60 s. Sweeps run every 5 s.
+/// Maximum time from the last use of a connection until Writ closes it, in seconds. Writ searches every 5 s for
+/// connections that were unused for 60 s.
 const CLOSED_AFTER: f64 = 70.0;
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -28,8 +28,8 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.add_machines(&sshd, &all, &json!({})).await;
     site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
     site.serve(&[]).await;
-    // Runs as many executions as below, but over one connection. Memory that executions need is then not counted as
-    // memory of the connections.
+    // The same number of executions as below, but over one connection. `without` thus includes the memory that
+    // executions need.
     let same = vec![one[0].clone(); CONNECTIONS];
     run_all(&site, "warm", &same).await;
     until_closed(&site, sshd.port()).await;

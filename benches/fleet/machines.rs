@@ -16,7 +16,7 @@ use crate::world::World;
 /// Number of concurrent requests to the API server in the unmeasured parts of the benchmark.
 pub const PARALLEL: usize = 16;
 const GROUP: &str = "writ.dev/v1alpha1";
-/// Start of the name of each Secret. The port of the sshd follows. All Machines of an sshd use the same Secret.
+/// Start of the name of each Secret. The port of the sshd follows. All Machines of an sshd share one Secret.
 const SECRET: &str = "fleet";
 
 /// Starts one sshd for many machines, with these lines in its configuration.
@@ -101,9 +101,8 @@ impl Site<'_> {
         tokio::join!(creating, watching);
     }
 
-    /// Creates `count` executions on these Machines in turn, one per interval `every`, without waiting for earlier
-    /// executions. Returns the times from each create to the claim and to the end. The claim counts as the start, which
-    /// follows it.
+    /// Creates `count` executions on these Machines in turn, one per interval `every`. Returns the times from the
+    /// create of each execution to its start and to its end. The watch event with the claim counts as the start.
     pub async fn run_steadily(&self, prefix: &str, places: &[Place], count: usize, every: Duration) -> Times {
         let mut watch = self.watch().await;
         let creating = async {
@@ -158,8 +157,8 @@ impl Site<'_> {
     }
 }
 
-/// Prints the slowest executions. If the numbers of slow executions follow each other, the same event probably delayed
-/// these executions.
+/// Prints the names of the 8 executions with the longest times from create to start. Each name ends with a number.
+/// Consecutive numbers indicate a common cause.
 fn say_slowest(created: &HashMap<String, Instant>, started: &HashMap<String, Instant>) {
     let mut slowest: Vec<_> = started.iter().map(|(name, at)| (*at - created[name], name)).collect();
     slowest.sort_unstable();

@@ -1,6 +1,6 @@
 //! Measures the delay that bad machines cause for good machines, the resources for idle machines, and the recovery of a
-//! fleet. The benchmark runs an optimized build of `writ serve`, a real API server, a real etcd with fsync, and real
-//! sshds on loopback. `docs/performance.md` contains the results.
+//! fleet. The benchmark uses an optimized build, a real API server, a real etcd with fsync, and real sshds on loopback.
+//! `docs/performance.md` contains the results.
 //!
 //! ```console
 //! cargo bench --bench fleet                     # everything (about 15 minutes)

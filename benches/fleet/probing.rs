@@ -15,7 +15,7 @@ use crate::process::open_files;
 use crate::site::Site;
 use crate::world::World;
 
-/// Default time over which the CPU is measured. It is the default interval between two probes of a Machine.
+/// Default duration of the CPU measurement, equal to the default interval between two probes of a Machine.
 pub const USUAL: Duration = Duration::from_secs(300);
 const MACHINES: usize = 1_000;
 /// Maximum time until all Machines were probed once.
@@ -71,7 +71,7 @@ async fn memory_of_an_empty_one(world: &World) -> f64 {
 }
 
 /// Waits until all Machines are Online. Returns false if no Machine has a status after [`FIRST`], because this build of
-/// `writ serve` does not probe.
+/// `writ serve` then does not probe.
 async fn until_online(site: &Site<'_>) -> bool {
     let resource = ApiResource::erase::<Machine>(&());
     let machines: Api<DynamicObject> = Api::namespaced_with(site.client.clone(), &site.namespace, &resource);

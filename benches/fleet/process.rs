@@ -16,7 +16,7 @@ fn entries(pid: u32, of: &str) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/{of}")).expect("a process of our own").count()
 }
 
-/// Returns the number of connections of a process to this port. Searches the sockets of the process in /proc/net/tcp.
+/// Returns the number of established IPv4 connections of a process to this port.
 pub fn connections(pid: u32, port: u16) -> usize {
     let links = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of our own").flatten();
     let targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());

@@ -1,5 +1,6 @@
-//! 50 unreachable Machines, each with a queue in which some executions expire. Then all Machines become reachable at
-//! once. One sshd serves all Machines. It drops connections as sshd does by default (MaxStartups 10:30:100).
+//! Measures the recovery of 50 unreachable Machines that become reachable in the same moment. Each Machine has a queue,
+//! in which some executions expire. One sshd serves all Machines, with the default limit for new connections
+//! (MaxStartups 10:30:100).
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
@@ -23,10 +24,10 @@ const MACHINES: usize = 50;
 /// Number of executions on each Machine. Every fourth execution expires.
 const QUEUED: usize = 20;
 const EXPIRES_AFTER_SECONDS: u32 = 5;
-/// Minimum time per round of creates. Creation times are whole seconds, and a later round must have later creation
-/// times.
+/// Minimum time per round of creates. Creation times are whole seconds. Because a round takes more than 1 s, each round
+/// has later creation times than the round before it.
 const ROUND: Duration = Duration::from_millis(1100);
-/// Maximum time of each wait.
+/// Maximum time until the executions reach an expected state.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Program `note MACHINE NUMBER`. It appends a line to the ledger, the file of all commands that ran.
 const NOTE: &str = "#!/bin/sh\necho \"$1 $2\" >>\"$HOME/ran\"\n";
@@ -43,8 +44,8 @@ pub async fn rows(world: &World) -> Vec<Row> {
         proxies.push(proxy);
     }
     let mut site = Site::new(world).await;
-    // Half of the Machines run one command at a time, so that the order is visible. The other half has the default
-    // limit.
+    // Half of the Machines run one command at a time, which makes the order of the commands visible. The other half
+    // have the default limit.
     let (strict, usual) = places.split_at(MACHINES / 2);
     site.add_machines(&sshd, strict, &json!({"maxConcurrent": 1})).await;
     site.add_machines(&sshd, usual, &json!({})).await;
@@ -63,8 +64,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     let seconds = released.elapsed().as_secs_f64();
     eprintln!("    {phases:?}");
     let mut rows = judge(&site, &sshd, seconds).await;
-    // Counts log lines, which can be fewer than the dropped connections. sshd logs the first dropped connection of a
-    // series immediately. At the end of the series, it logs the number of dropped connections.
+    // sshd does not log every dropped connection, so the number of lines is a minimum.
     let dropped = sshd.log().unwrap_or_default().lines().filter(|line| line.contains("past MaxStartups")).count();
     let what = "(connections that sshd dropped meanwhile, of which nobody is to be told; lines in its log)";
     rows.push(Row::ratio(what, dropped.to_string(), "at least 1".to_owned(), dropped as f64, Target::None));
@@ -89,8 +89,8 @@ fn note(sshd: &Sshd) -> serde_json::Value {
         "parameters": {"machine": {"pattern": "m[0-9]+"}, "number": {"integer": {"minimum": 0, "maximum": 1000}}}})
 }
 
-/// Creates one execution per Machine in each round. The order of the names differs from the order of creation, so that
-/// a queue in the order of names is detected.
+/// Creates one execution per Machine in each round. The order of the names differs from the order of creation, to
+/// detect a queue that sorts by name.
 async fn fill(site: &Site<'_>, places: &[Place]) {
     let started = Instant::now();
     for number in 0..QUEUED {
@@ -177,8 +177,8 @@ fn expected(object: &CommandExecution) -> Phase {
     if object.spec.starting_deadline_seconds == EXPIRES_AFTER_SECONDS { Phase::Expired } else { Phase::Succeeded }
 }
 
-/// Returns true if an execution ran before more than `most` older executions. Concurrent executions can overtake each
-/// other.
+/// Returns true if an execution ran before more than `most` older executions. Up to `most` are normal for concurrent
+/// executions.
 fn too_early(ran: Option<&Vec<usize>>, most: usize) -> bool {
     let ran: &[usize] = ran.map_or(&[], Vec::as_slice);
     ran.iter().enumerate().any(|(place, number)| ran[place..].iter().filter(|later| *later < number).count() > most)

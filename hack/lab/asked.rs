@@ -1,5 +1,5 @@
-//! Expected exec requests of Writ, written independently of Writ's own code. Tests compare them with the ledger, in
-//! which an SSH server of the laboratory records every request.
+//! Compares the requests in the ledger of an SSH server with the requests that Writ must send. This module uses none of
+//! Writ's own code.
 
 /// Start of the request for a command without variables, directory and user. The words of the command follow.
 const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY_PATH' '-uLD_PRELOAD' '-uGCONV_PATH' '-uBASHOPTS' \
@@ -7,25 +7,25 @@ const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY
     '-uJAVA_TOOL_OPTIONS' '-uNODE_OPTIONS' '-uPERL5DB' '-uPERL5LIB' '-uPERL5OPT' '-uPERLLIB' '-uPYTHONHOME' \
     '-uPYTHONINSPECT' '-uPYTHONPATH' '-uPYTHONUSERBASE' '-uRUBYLIB' '-uRUBYOPT' \
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C'";
-/// In Direct mode, this text replaces the `exec` of [`START`]. Its script prints a marker line and starts the command
-/// only after it has read the permission, a line of 32 characters.
+/// Start of a request in Direct mode. It replaces the `exec` of [`START`] by a shell script. The script prints a marker
+/// line. After it has read an input line of 32 characters, the script starts the command.
 const MARKED: &str = r#"exec '/bin/sh' '-c' 'set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift 2 && exec "$@"; exit 93 ;; esac; done; }; exit 93' 'writ' 'WRIT3' 'ready' "#;
-/// Start of a launcher request: first for a POSIX login shell, second for another or an unknown login shell.
-/// recording-shell.sh contains the same two texts.
+/// Possible starts of a launcher request: for a POSIX login shell, and for any other login shell. recording-shell.sh
+/// contains the same two texts.
 const LAUNCHER: [&str; 2] = ["set +aCeuvxmb -f; ", "exec /bin/sh -c 'set +aCeuvxmb -f; "];
-/// Number of words before the command in a launch request. These words are NONCE DIRECTORY ID UID BOOT NOT-BEFORE
-/// LAST-START LIMIT GRACE MOST DRAIN USER ENTER SKIP. Other requests about one execution have fewer words.
+/// Number of words before the command in a launch request: NONCE DIRECTORY ID UID BOOT NOT-BEFORE LAST-START LIMIT
+/// GRACE MOST DRAIN USER ENTER SKIP. Other requests about one execution have fewer words.
 const BEFORE_COMMAND: usize = 14;
 /// The UID in requests that concern no execution.
 const NO_UID: &str = "-";
 
-/// Returns the expected ledger record of a command with these words. No word must contain `'`, `\` or `!`.
+/// Returns the expected ledger record of a command with these words. The words must not contain `'`, `\` or `!`.
 pub fn asked(words: &[&str]) -> String {
     words.iter().fold(START.to_owned(), |line, word| line + " '" + word + "'")
 }
 
-/// Returns the record in the form of [`asked`], with `exec` in place of [`MARKED`]. Returns `None` if the record does
-/// not start with [`MARKED`].
+/// Returns the record with `exec` in place of [`MARKED`], for comparison with [`asked`]. Returns `None` if the record
+/// does not start with [`MARKED`].
 pub fn without_mark(record: &str) -> Option<String> {
     record.strip_prefix(MARKED).map(|command| format!("exec {command}"))
 }
@@ -40,8 +40,7 @@ pub fn launched(ledger: &[String]) -> Result<Vec<Vec<String>>, String> {
         if !LAUNCHER.iter().any(|start| record.starts_with(start)) {
             return Err(record.clone());
         }
-        // The text before the first newline is constant, and the script follows it. Without a script the machine
-        // evaluates nothing, so the request launches no command.
+        // The script follows the first newline. A request without a script launches no command.
         let script = record.split_once('\n').map_or("", |(_, script)| script);
         if script.is_empty() {
             continue;
@@ -61,8 +60,8 @@ pub fn concerns_no_execution(record: &str) -> bool {
     is_launcher && words(script).is_some_and(|words| words.get(3).is_none_or(|uid| uid == NO_UID))
 }
 
-/// Returns the words of the command `set --`, which follows the line with the nonce. Each word is in single quotes, and
-/// `'\''` stands for a quote. Returns `None` if the script has another form.
+/// Returns the words of the script's command `set --`, which follows the line with the nonce. Each word is in single
+/// quotes, and `'\''` stands for a quote. Returns `None` if the script has another form.
 fn words(script: &str) -> Option<Vec<String>> {
     let (nonce, behind) = script.split_once('\n')?;
     let mut rest = behind.strip_prefix("set --").filter(|_| nonce.starts_with('#'))?;

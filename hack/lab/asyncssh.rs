@@ -10,8 +10,8 @@ use super::{say, toolbox};
 const VERSION: &str = "2.24.1";
 const SERVER: &str = include_str!("asyncssh-server.py");
 
-/// Returns the command of the server, without arguments. Installs the library from PyPI, unless the cache directory
-/// contains it.
+/// Returns the command that starts the server. The caller appends the arguments of the Python script. If the cache
+/// directory lacks the library asyncssh, pip installs it from PyPI.
 ///
 /// # Errors
 /// Python with pip is missing, or PyPI is unreachable.
@@ -27,7 +27,8 @@ pub fn server() -> Result<Command, LabError> {
 }
 
 fn library(python: &PathBuf) -> Result<PathBuf, LabError> {
-    // Some parts of the library are compiled for one version of Python, so the directory's name contains this version.
+    // Compiled parts of the library fit only one Python version and one processor type. The directory's name contains
+    // both.
     let tag = "import sys, platform; print(sys.implementation.cache_tag + '-' + platform.machine())";
     let tag = files::run(Command::new(python).args(["-c", tag]))?;
     let cache = toolbox::cache_folder()?;

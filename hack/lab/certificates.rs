@@ -1,7 +1,7 @@
-//! A certificate authority for one run of the laboratory. It signs the certificates of servers and users. This module
-//! also creates the key pair for service account tokens.
+//! Creates the certificates of servers and users for one run of the laboratory, and the key pair for service account
+//! tokens.
 //!
-//! Every run has its own authority, and the authority's key is never written to a file. A kubeconfig of an earlier run
+//! Every run has its own certificate authority, whose key is never written to a file. A kubeconfig of an earlier run
 //! therefore gives no access.
 
 use std::fmt;
@@ -13,8 +13,7 @@ use rcgen::{
 
 use super::error::LabError;
 
-/// Names and addresses in the certificates of servers. The API server uses 10.0.0.1, the first address of the service
-/// range, for its own Service.
+/// Names and addresses in the certificates of servers. 10.0.0.1 is the address of the API server's own Service.
 const SERVER_NAMES: &[&str] = &[
     "127.0.0.1",
     "::1",
@@ -102,16 +101,16 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// Returns a certificate for a server on this machine. The certificate is also valid for a client, because etcd
-    /// connects to itself.
+    /// Returns a certificate for a server on this machine. etcd also uses its certificate as a client, for connections
+    /// to itself.
     pub fn server(&self, name: &str) -> Result<Identity, LabError> {
         let names: Vec<String> = SERVER_NAMES.iter().map(ToString::to_string).collect();
         let params = CertificateParams::new(names).map_err(certificate_error(name))?;
         self.sign(params, name, vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    /// Returns a certificate for a client. The API server reads the user from the common name and the group from the
-    /// field O (organization). Several groups would need several fields O, but rcgen supports only one.
+    /// Returns a certificate for a client. The API server reads the user from the common name, and the group from the
+    /// field O (organization). There is only one group, because rcgen supports only one field O.
     pub fn client(&self, name: &str, group: Option<&str>) -> Result<Identity, LabError> {
         let mut params = CertificateParams::default();
         if let Some(group) = group {

@@ -1,8 +1,8 @@
-//! A Kubernetes control plane on loopback: only etcd and kube-apiserver, with RBAC and admission.
+//! Starts a Kubernetes control plane on loopback: only etcd and kube-apiserver, with RBAC and admission.
 //!
-//! There is no scheduler and no kubelet. [`super::Controllers`] starts the controller manager, if a test needs it.
-//! Without the controller manager, deleted namespaces stay in `Terminating`, and nothing is garbage collected. The API
-//! server alone provides everything that Writ needs: custom resources, admission policies, RBAC, watches, TokenReview.
+//! There is no scheduler and no kubelet, because Writ needs only the API server. [`super::Controllers`] starts the
+//! controller manager, if a test needs it. Without the controller manager, deleted namespaces stay in `Terminating`,
+//! and nothing is garbage collected.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use super::processes::{Process, Reaper, lock};
 use super::toolbox::Toolbox;
 use super::{files, kubeconfig, readiness, say};
 
-/// Maximum time for the start. A start takes 2 to 3 s on two idle cores. The limit is 20 times as long, for busy
-/// machines.
+/// Maximum time for the start of a control plane. On two idle cores, a start takes 2 to 3 s.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// Maximum time for a server to end after TERM. The API server completes requests in progress, but not watches.
 const END_PATIENCE: Duration = Duration::from_secs(10);
-/// Maximum number of attempts to start. Between the choice of a port and the bind, another process can take the port.
+/// Maximum number of attempts to start both servers. An attempt fails if another process takes a chosen port before the
+/// server binds the port.
 const PORT_ATTEMPTS: usize = 5;
 /// Message of etcd and of the API server if another process has the port.
 const PORT_TAKEN: &str = "address already in use";
@@ -29,8 +29,8 @@ const PORT_TAKEN: &str = "address already in use";
 /// Options for the start of a control plane.
 #[derive(Debug, Clone, Default)]
 pub struct ControlPlaneOptions {
-    /// If true, etcd skips fsync. This is faster, and safe for tests, which do not simulate power failures. The demo
-    /// uses fsync, so that its times are like the times of a real cluster.
+    /// True to run etcd without fsync. Tests are then faster, and only a power failure could damage the data. The demo
+    /// uses fsync, so that its times are realistic.
     pub unsafe_no_fsync: bool,
     /// Further flags of kube-apiserver, for example `--v=4`.
     pub api_server_flags: Vec<String>,
@@ -48,7 +48,7 @@ pub struct ControlPlane {
     api_server: Mutex<Option<Process>>,
 }
 
-/// Inputs of both servers. They are the same for every attempt and every restart.
+/// Inputs of etcd and of the API server. They are the same for every attempt and every restart.
 #[derive(Debug)]
 struct Setup {
     toolbox: Toolbox,
@@ -69,8 +69,8 @@ impl ControlPlane {
     /// Starts etcd and the API server. Returns when the API server answers requests.
     ///
     /// # Errors
-    /// Returns [`LabError::NotReady`] with the end of the log if a server ends, or is not ready after 60 s. In both
-    /// cases the directory is kept.
+    /// Returns [`LabError::NotReady`] with the end of the log if a server ends, or if the API server is not ready after
+    /// 60 s. In both cases, the reaper keeps the directory of the run, with the logs.
     pub fn start(toolbox: &Toolbox, reaper: &Arc<Reaper>, options: ControlPlaneOptions) -> Result<Self, LabError> {
         let step = say::step("starting etcd and kube-apiserver");
         let folder = reaper.make_folder("control-plane", 0o700)?;
@@ -218,7 +218,7 @@ impl Drop for ControlPlane {
 }
 
 impl Ports {
-    /// Chooses ports that are free now. Holds each port until all are chosen, so that all ports differ.
+    /// Chooses three free ports. Each port stays bound until all are chosen, so that all ports differ.
     fn choose() -> Result<Self, LabError> {
         let free = || TcpListener::bind("127.0.0.1:0").map_err(LabError::run("a server on 127.0.0.1"));
         let number = |held: &TcpListener| Ok(held.local_addr().map_err(LabError::run("a server on 127.0.0.1"))?.port());
@@ -240,7 +240,7 @@ impl Setup {
         self.path(&format!("{user}.kubeconfig"))
     }
 
-    /// Returns `--flag=PATH`, with the path of a file in the directory.
+    /// Returns `--FLAG=PATH`. PATH is the file `name` in the directory of the control plane.
     fn flag(&self, flag: &str, name: &str) -> String {
         format!("--{flag}={}", self.path(name).display())
     }
@@ -276,8 +276,8 @@ impl Setup {
         Ok(path)
     }
 
-    /// Deletes the data and the logs of an attempt that failed because a port was taken. The data contains the old
-    /// port, and the next attempt would read the old error from the log.
+    /// Deletes the data and the logs of an attempt whose port was taken. Otherwise the next attempt would read the old
+    /// port from the data, and the old error from the logs.
     fn forget_attempt(&self) -> Result<(), LabError> {
         for log in ["etcd.log", "kube-apiserver.log"] {
             files::write(&self.path(log), "", 0o600)?;
@@ -304,8 +304,7 @@ impl Setup {
         etcd.args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")]);
         etcd.args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")]);
         etcd.args([format!("--initial-cluster=lab={peer}"), "--name=lab".into(), self.flag("data-dir", "etcd")]);
-        // Every user of this machine can reach the port. etcd therefore requires a client certificate of this run's
-        // authority.
+        // Every user of this machine can reach the port, so etcd requires a client certificate of this run.
         for prefix in ["", "peer-"] {
             etcd.args([
                 self.flag(&format!("{prefix}cert-file"), "etcd.crt"),
@@ -325,8 +324,7 @@ impl Setup {
         api_server.args([
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", ports.api_server),
-            // Registers no endpoint of the Service `kubernetes`, because an endpoint must not be a loopback address.
-            // Nothing uses this Service.
+            // A Service must not have a loopback endpoint, so the API server registers no endpoint for `kubernetes`.
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd_client),
             self.flag("etcd-cafile", "ca.crt"),
@@ -337,8 +335,7 @@ impl Setup {
             self.flag("client-ca-file", "ca.crt"),
             "--anonymous-auth=false".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
-            // The plugin would wait for the service account `default` of a namespace. Only the controller manager
-            // creates this account, and the laboratory does not always start the controller manager.
+            // This plugin would wait for the service account `default`, which exists only with the controller manager.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             self.flag("service-account-key-file", "service-accounts.crt"),

@@ -1,6 +1,12 @@
-//! The controllers of Kubernetes that matter to custom resources. They empty deleted namespaces, delete objects of
-//! deleted owners, fill aggregated roles, and create the service account of each namespace. Deployments, Jobs and Pods
-//! do nothing, because their controllers and the nodes are missing.
+//! Starts kube-controller-manager with the controllers that matter to custom resources. These controllers do the
+//! following:
+//!
+//! - empty deleted namespaces,
+//! - delete objects of deleted owners,
+//! - fill aggregated roles,
+//! - create the service account `default` of each namespace.
+//!
+//! Deployments, Jobs and Pods do nothing, because other controllers and nodes are missing.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,8 +27,8 @@ pub struct Controllers {
 }
 
 impl Controllers {
-    /// Starts the controllers with the administrator's kubeconfig, and returns when they work. Each controller uses its
-    /// own service account, as on most clusters.
+    /// Starts the controllers. Returns when they work. Each controller uses its own service account, as on most
+    /// clusters.
     ///
     /// # Errors
     /// Returns [`LabError::NotReady`] with the end of the log.
@@ -41,8 +47,7 @@ impl Controllers {
         let process = control_plane.reaper().spawn("kube-controller-manager", &mut command, &log)?;
         let controllers = Self { process };
         let started = Instant::now();
-        // A controller creates this service account in every namespace. The controllers therefore work when the account
-        // exists.
+        // The controllers work as soon as one of them has created this service account.
         let look = ["get", "serviceaccount", "default", "--namespace", "default"];
         while files::run(control_plane.kubectl(User::Admin).args(look)).is_err() {
             let ended = controllers.process.ended();

@@ -1,15 +1,15 @@
 //! The demo: starts real servers and `writ serve`, and shows the main function of Writ on them.
 //!
-//! 1. It finds the tools: kubectl, sshd, and the `writ` of the same build as this program. Without `--kubeconfig` it
-//!    also finds the programs of the control plane.
+//! 1. It finds kubectl, sshd, and the `writ` of the same build as this program. Without `--kubeconfig` it also finds
+//!    the programs of the control plane.
 //! 2. It starts a control plane, or uses the cluster of `--kubeconfig`, and starts an SSH server.
 //! 3. It applies the CRDs, a namespace, the rights, two Machines and the Whitelist of `examples/`.
 //! 4. It starts `writ serve`.
 //! 5. It applies the four executions of `examples/`, as a user with few rights.
 //! 6. It compares the results with the expected results.
 //!
-//! The lab's reaper ends all processes and removes all files, even after kill -9. In a cluster of `--kubeconfig`,
-//! however, the namespace of the demo stays after kill -9.
+//! The lab's reaper ends all processes and removes all files, even after kill -9. After kill -9, however, the demo's
+//! namespace stays in a cluster of `--kubeconfig`.
 
 mod cluster;
 mod signals;
@@ -29,16 +29,15 @@ use crate::lab::{
 use cluster::Cluster;
 use signals::Signals;
 
-/// Maximum time for the four executions, which usually take about a second. It is longer for busy machines, and because
-/// `writ serve` can wait 10 s for a connection.
+/// Maximum time for the four executions. They usually take about 1 s. On a busy machine, a connection alone can take
+/// 10 s.
 const EXECUTIONS_PATIENCE: Duration = Duration::from_secs(45);
 /// Interval between two reads of the executions.
 const POLL: Duration = Duration::from_millis(150);
-/// Time in seconds for which `writ serve` waits for a missing Machine or rule. All Machines and rules exist before
-/// `writ serve` starts, so a short time is enough. The execution without a matching rule is then Rejected sooner.
+/// Seconds that `writ serve` waits for a missing Machine or rule before it rejects an execution. A short wait is
+/// enough, because all Machines and rules exist before `writ serve` starts.
 const MISSING_GRACE_SECONDS: &str = "3";
-/// Time in seconds for which `writ serve` lets commands run after TERM. A command can still run if a user started it
-/// from another terminal.
+/// Seconds for which running commands may continue after `writ serve` receives TERM.
 const DRAIN_SECONDS: &str = "5";
 /// Maximum time for `writ serve` to end: [`DRAIN_SECONDS`], and some time to record the results.
 const WRIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -63,8 +62,8 @@ pub fn run(options: &DemoOptions) -> Result<(), LabError> {
     let started = Instant::now();
     let tools = Tools::find(options)?;
     let reaper = Reaper::start()?;
-    // Until now no server was started, so ctrl-C ended the demo immediately. From now on, ctrl-C ends the demo after
-    // its current step.
+    // From now on servers can run, and the demo must stop them at its end. Therefore ctrl-C ends the demo only after
+    // the current step.
     let signals = Signals::listen();
     let outcome = play(options, &tools, &reaper, &signals);
     let outcome = outcome.map_err(|error| if signals.received() { LabError::Interrupted } else { error });
@@ -99,8 +98,7 @@ impl Tools {
     }
 }
 
-/// Starts the servers, runs the demo on them, and ends them. After an error, Rust drops the servers in reverse order of
-/// their start, which ends them.
+/// Starts the servers, runs the demo on them, and ends them, even after an error.
 fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Signals) -> Result<(), LabError> {
     let start = |toolbox| ControlPlane::start(toolbox, reaper, ControlPlaneOptions::default());
     let control_plane = tools.control_plane.as_ref().map(start).transpose()?;

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// An error of the laboratory. The message does not contain the source of the error. [`LabError::chain`] returns the
-/// message and all sources.
+/// An error of the laboratory. Its message omits the causes. [`LabError::chain`] returns the message with all causes.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// A file or directory cannot be read, written, created or locked.
@@ -93,7 +92,7 @@ pub enum LabError {
         /// Last 20 lines of the log file.
         tail: String,
     },
-    /// The reaper process has ended. Nothing would end a process that is started now.
+    /// The reaper process has ended, so it could not end a new server.
     #[error("the laboratory's reaper process is gone, so what is started now might be left behind: start again")]
     ReaperGone {
         /// Error of the write to the reaper.
@@ -120,7 +119,7 @@ pub enum LabError {
         folder.display()
     )]
     FolderClosed {
-        /// First directory of the path that other users may not enter (without `x` for others).
+        /// Directory that other users may not enter (no `x` for others): the server's directory, or one of its parents.
         folder: PathBuf,
     },
     /// The program `writ` for the demo is missing.
@@ -151,7 +150,7 @@ impl LabError {
         move |source| Self::File { action, path, source }
     }
 
-    /// Returns a function for `map_err` that wraps an error from the start of a program.
+    /// Returns a function for `map_err` that wraps an error that occurred while a program was started.
     pub fn run(program: impl ToString) -> impl FnOnce(io::Error) -> Self {
         let program = program.to_string();
         move |source| Self::Run { program, source }

@@ -14,11 +14,12 @@ pub const TAIL_LINES: usize = 20;
 /// Number of bytes that are read at the end of a log to find its last lines.
 const TAIL_BYTES: u64 = 64 * 1024;
 
-/// Writes a file with exactly this mode. A private key (0600) is never readable by others, not even for a moment.
+/// Writes a file with exactly this mode. The mode is set before the content is written, so that other users cannot read
+/// a private key (0600).
 pub fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> Result<(), LabError> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-        // Sets the mode again, because the umask can clear bits and an existing file keeps its own mode.
+        // The umask can clear bits of the mode, and an existing file keeps its own mode.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(content.as_ref())
     };
@@ -88,7 +89,7 @@ pub fn is_program(path: &Path) -> bool {
 pub struct Lock(File);
 
 impl Lock {
-    /// Takes the lock. If another process holds the lock, prints `what_for`, the work of the other process, and waits.
+    /// Takes the lock. If another process holds the lock, prints `what_for`, the work of that process, and waits.
     pub fn take(path: &Path, what_for: &str) -> Result<Self, LabError> {
         let file = OpenOptions::new()
             .create(true)

@@ -44,8 +44,8 @@ pub mod strangers;
 pub mod sudo;
 pub mod toolbox;
 
-/// Flags that allow `writ serve` to connect to this machine itself. 127.0.0.1 is also the address of the API server,
-/// which 127.0.0.0/8 does not allow. 127.0.0.1/32 allows it.
+/// Flags that allow `writ serve` to connect to loopback addresses. 127.0.0.1 needs its own flag, because it is also the
+/// address of the API server.
 pub const LOOPBACK: [&str; 6] =
     ["--allow-cidr", "127.0.0.0/8", "--allow-cidr", "127.0.0.1/32", "--allow-cidr", "::1/128"];
 

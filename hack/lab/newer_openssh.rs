@@ -1,5 +1,5 @@
-//! OpenSSH of a newer release of Debian, unpacked into the cache directory with its libraries. Nothing is installed.
-//! The download uses its own lists, cache and state of apt, so this system's apt stays unchanged.
+//! Unpacks OpenSSH of a newer Debian release, with its libraries, into the cache directory. This system's packages and
+//! the state of its apt stay unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ pub struct NewerOpenssh {
 }
 
 impl NewerOpenssh {
-    /// Finds the OpenSSH of a release of Debian (`trixie`, `sid`) in the cache directory. If it is missing, downloads
-    /// it by apt, once: 22 MB, about 15 s.
+    /// Returns the OpenSSH of a Debian release (`trixie`, `sid`). If the cache directory lacks this release, apt
+    /// downloads 22 MB in about 15 s.
     ///
     /// # Errors
     /// This system is not Debian, or its mirror is unreachable.
@@ -58,9 +58,8 @@ impl NewerOpenssh {
         sshd
     }
 
-    /// Returns the lines that this server needs in its sshd_config. From 9.8 on, sshd starts a second program for each
-    /// connection, and from 10 on also a third program. The lines name scripts that start these programs with the
-    /// unpacked loader.
+    /// Returns lines for the sshd_config of this server. From 9.8 on, sshd starts other programs for each connection.
+    /// The lines name scripts that start these programs with the unpacked loader.
     pub fn config(&self, folder: &Path) -> Result<Vec<String>, LabError> {
         let mut lines = Vec::new();
         for (keyword, name) in [("SshdSessionPath", "sshd-session"), ("SshdAuthPath", "sshd-auth")] {
@@ -82,15 +81,15 @@ impl NewerOpenssh {
     }
 }
 
-/// Downloads a package of the Debian release `suite`, with its dependencies. Unpacks every package whose name starts
-/// with a word of `wanted` into `folder`/root.
+/// Downloads `package` and its dependencies from the Debian release `suite`. Of these packages, unpacks into
+/// `folder`/root only the packages whose names start with a word of `wanted`.
 pub(super) fn unpack(suite: &str, folder: &Path, package: &str, wanted: &[&str]) -> Result<(), LabError> {
     let at = |name: &str| folder.join(name);
     for each in ["state/lists/partial", "cache/archives/partial", "root"] {
         fs::create_dir_all(at(each)).map_err(LabError::file("make the folder", at(each)))?;
     }
     files::write(&at("sources.list"), format!("deb [signed-by={KEYRING}] {MIRROR} {suite} main\n"), 0o644)?;
-    // With an empty status file, no library counts as installed. apt therefore downloads the libraries, too.
+    // With an empty status file, apt assumes that no library is installed, and so downloads the libraries, too.
     files::write(&at("status"), "", 0o644)?;
     let apt_get = |words: &[&str]| {
         let mut apt_get = Command::new("apt-get");

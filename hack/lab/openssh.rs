@@ -14,12 +14,12 @@ use super::say;
 pub const USER: &str = "writ-lab";
 /// Login user of SSH servers that run as root and write no ledger. Its login shell is /bin/sh.
 const PLAIN_USER: &str = "writ-lab-plain";
-/// Home of both users in /etc/passwd. It contains only the recording shell.
+/// Home of [`USER`] and [`PLAIN_USER`] in /etc/passwd. It contains only the recording shell.
 const HOME: &str = "/var/lib/writ-lab";
 /// Directory to which sshd confines its unprivileged process. Only an sshd that runs as root needs this directory.
 const PRIVILEGE_SEPARATION_FOLDER: &str = "/run/sshd";
-/// Text of the shell that records each request ([`RECORDING_SHELL`]). If this process does not run as root, it writes
-/// the text to the server's directory.
+/// Text of the script that records each request. As root, the laboratory writes this text to [`RECORDING_SHELL`],
+/// otherwise to the server's directory.
 pub const RECORDING_SHELL_TEXT: &str = include_str!("recording-shell.sh");
 /// The login shell of [`USER`].
 const RECORDING_SHELL: &str = "/var/lib/writ-lab/recording-shell";
@@ -80,7 +80,7 @@ pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
         files::make_folder(Path::new(HOME), 0o755)?;
     }
     if fs::read(RECORDING_SHELL).ok().as_deref() != Some(RECORDING_SHELL_TEXT.as_bytes()) {
-        // A rename is atomic, so no process reads a half-written shell. A shell that is running keeps the old file.
+        // A rename is atomic, so a new shell reads a complete file. A running shell keeps the old file.
         let new = format!("{RECORDING_SHELL}.new");
         files::write(Path::new(&new), RECORDING_SHELL_TEXT, 0o755)?;
         fs::rename(&new, RECORDING_SHELL).map_err(LabError::file("rename", new))?;
@@ -95,7 +95,7 @@ pub fn make_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
     add_user(name, home, shell)
 }
 
-/// Creates a system user, unless the user exists. The caller holds the lock.
+/// Creates a system user, unless the user exists. The caller must hold [`ROOT_LOCK`].
 fn add_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
     if user_ids(name).is_ok() {
         return Ok(());
@@ -104,8 +104,8 @@ fn add_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
         "making the system user {name} for the SSH servers (it stays; `userdel {name}` removes it)"
     ));
     let options = ["--system", "--user-group", "--no-create-home", "--home-dir", home, "--shell", shell];
-    // Without PAM, sshd refuses a locked account, and a new account is locked. `*` matches no password, but does not
-    // lock the account.
+    // A new account is locked, and sshd without PAM refuses locked accounts. The password `*` unlocks the account, but
+    // matches no input.
     files::run(Command::new("useradd").args(options).args(["--password", "*", name])).map(drop)
 }
 
@@ -126,7 +126,8 @@ pub fn own_name() -> Result<String, LabError> {
 /// Checks that every user can reach the directory.
 ///
 /// # Errors
-/// Returns [`LabError::FolderClosed`] with the first directory on the path that not every user may enter.
+/// Returns [`LabError::FolderClosed`] if some users may not enter the directory or one of its parents. The error
+/// contains the path of the innermost such directory.
 pub fn check_reachable(folder: &Path) -> Result<(), LabError> {
     for each in folder.ancestors() {
         let meta = fs::metadata(each).map_err(LabError::file("read", each))?;

@@ -10,7 +10,7 @@ use super::{openssh, say};
 
 /// Directories of programs for administrators. They are in the `$PATH` of few users.
 const FOLDERS: &[&str] = &["/usr/sbin", "/usr/local/sbin"];
-/// Lock file. A process of root locks it while it installs packages or creates users.
+/// Lock file. A process that runs as root locks the file while it installs packages or creates users.
 pub const ROOT_LOCK: &str = "/run/writ-lab.lock";
 /// Debian runs this script before a package starts its service. Exit code 101 forbids the start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -78,8 +78,7 @@ impl Package {
             files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
         };
         let install = ["install", "-y", "--no-install-recommends", self.debian];
-        // Updates the package lists only if the installation fails. Container images often have no lists, and existing
-        // lists are usually recent.
+        // Updates the package lists only if the installation fails, because existing lists are usually recent.
         if apt_get(&install).is_err() {
             apt_get(&["update"])?;
             apt_get(&install)?;

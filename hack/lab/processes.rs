@@ -8,8 +8,8 @@
 //!      killed with -9: the kernel closes the pipe ----> TERM, KILL, rm -rf directory
 //! ```
 //!
-//! Rust runs no destructor if the process is killed, and never drops a `static`. The clean-up therefore does not depend
-//! on `Drop`. `Drop` only makes a normal end faster.
+//! The clean-up does not depend on `Drop`, because Rust drops nothing in a killed process, and never drops a `static`.
+//! `Drop` only makes a normal end faster.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -25,8 +25,7 @@ use super::files;
 
 /// Environment variable that marks every process of a run of the laboratory. reaper.sh searches for this variable.
 pub const RUN_VARIABLE: &str = "WRIT_LAB_RUN";
-/// Maximum time that the drop of the [`Reaper`] waits for reaper.sh. reaper.sh itself waits 3 s after TERM and 5 s
-/// after KILL.
+/// Maximum time for reaper.sh to end. reaper.sh waits about 3 s after TERM, and about 5 s after KILL.
 const REAPER_PATIENCE: Duration = Duration::from_secs(15);
 /// Interval between two checks of an ending process.
 const POLL: Duration = Duration::from_millis(10);
@@ -51,7 +50,7 @@ impl Reaper {
             .tempdir_in(&parent)
             .map_err(LabError::file("make a folder in", parent))?
             .keep();
-        // Mode 0711, because the SSH server's user must reach its own files. Directories below have their own modes.
+        // Mode 0711 lets the SSH server's user reach the user's own files. Each directory below has its own mode.
         fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .map_err(LabError::file("open up", &folder))?;
         let run = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -63,7 +62,7 @@ impl Reaper {
         Ok(Arc::new(Self { shell, folder, run, folders_made: AtomicUsize::new(0) }))
     }
 
-    /// Returns the directory of the run. The reaper removes it at the end, with its content.
+    /// Returns the directory of the run. The reaper removes the directory at the end of the run, with its content.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -81,7 +80,7 @@ impl Reaper {
         Ok(folder)
     }
 
-    /// Keeps the directory at the end, for its logs. The servers still end.
+    /// Makes the reaper keep the directory of the run, for the logs. The reaper still ends the servers.
     pub fn keep_folder(&self) {
         // The call fails only if the reaper has ended. The directory then stays in any case.
         let _ = self.tell("keep");
@@ -90,15 +89,14 @@ impl Reaper {
     /// Starts a server in its own process group, appends its output to `log`, and registers it with the reaper.
     ///
     /// # Errors
-    /// The server cannot be started, or the reaper has ended. In the second case the started server is killed.
+    /// The server cannot be started, or the reaper has ended. If the reaper has ended, the new server is killed.
     pub fn spawn(&self, name: &str, command: &mut Command, log: &Path) -> Result<Process, LabError> {
         let open = || OpenOptions::new().create(true).append(true).open(log).map_err(LabError::file("open", log));
         command.env(RUN_VARIABLE, &self.run).process_group(0);
         command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
         let child = command.spawn().map_err(LabError::run(command.get_program().display()))?;
         let process = Process { name: name.to_owned(), pid: child.id(), child: Mutex::new(child) };
-        // The process keeps its entry in /proc until `wait`, at least as a zombie. The entry with this process id
-        // therefore belongs to this process.
+        // Until `wait`, an ended server stays in /proc as a zombie, so no other process can have this process id.
         let start = Stat::read(process.pid).map(|stat| stat.start).unwrap_or_default();
         self.tell(&format!("watch {} {start}", process.pid))?;
         Ok(process)
@@ -113,7 +111,7 @@ impl Reaper {
 }
 
 impl Drop for Reaper {
-    /// Closes the pipe and waits until the reaper has finished, so that no process is left on return.
+    /// Closes the pipe, and waits up to 15 s until the reaper has ended all processes.
     fn drop(&mut self) {
         let shell = self.shell.get_mut().unwrap_or_else(PoisonError::into_inner);
         drop(shell.stdin.take());
@@ -131,7 +129,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Returns the process id. Do not use it after the end of the process, because another process can get the number.
+    /// Returns the process id. After the end of the process, another process can get the same id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -154,7 +152,7 @@ impl Process {
         }
     }
 
-    /// Sends KILL, to simulate a power failure.
+    /// Sends KILL, and waits for the end of the process.
     pub fn kill(&self) {
         let mut child = lock(&self.child);
         // Both calls fail only if the process has ended already.
@@ -169,7 +167,7 @@ impl Drop for Process {
     }
 }
 
-/// Waits for a child's end. Returns true if the child ended in time.
+/// Waits up to `patience` for a child's end. Returns true if the child has ended.
 fn wait(child: &mut Child, patience: Duration) -> bool {
     let started = Instant::now();
     while matches!(child.try_wait(), Ok(None)) {
@@ -217,8 +215,8 @@ impl Stat {
         Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// Parses a line of the form `pid (name) state ppid ... start` (proc(5)). The start is field 22. The name can
-    /// contain any character, so it ends at the last `) `.
+    /// Parses a line of the form `pid (name) state ppid ... start` (proc(5)). The name can contain any character, and
+    /// ends at the last `) `.
     fn parse(pid: u32, line: &str) -> Option<Self> {
         let (before, after) = line.rsplit_once(") ")?;
         let (_, name) = before.split_once('(')?;

@@ -1,5 +1,5 @@
-//! Readiness check of the API server, with the client that Writ itself uses. `kubectl get --raw=/readyz` would start a
-//! process for each check and use 50 to 65 ms of a core. The starting servers need all cores.
+//! Checks the readiness of the API server with the client that Writ itself uses. `kubectl get --raw=/readyz` would take
+//! 50 to 65 ms of a core per check, and the starting servers need all cores.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,8 +12,7 @@ use kube::{Api, Client, Config};
 
 use super::error::LabError;
 
-/// Maximum time for one attempt. On loopback an answer takes milliseconds. A starting server, however, can accept a
-/// connection and never answer.
+/// Maximum time for one attempt, because a starting server can accept a connection and never answer.
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// Pause between attempts. It is short compared with the 3 s in which a control plane starts.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -30,8 +29,8 @@ impl Check {
         Ok(Self { kubeconfig: Kubeconfig::read_from(kubeconfig).map_err(client_error)? })
     }
 
-    /// Makes one attempt, after a short pause. Blocks the caller. The request runs in its own thread and runtime, so a
-    /// task of an async runtime can also call this function.
+    /// Makes one attempt, after a short pause, and blocks the caller. A task of an async runtime can also call this
+    /// function, because the request runs in its own thread and runtime.
     pub fn is_ready(&self) -> Result<bool, LabError> {
         std::thread::sleep(PAUSE);
         std::thread::scope(|scope| scope.spawn(|| self.ask()).join().unwrap_or(Ok(false)))
@@ -51,10 +50,10 @@ impl Check {
     }
 }
 
-/// Returns true if the API server is ready. Every refusal and every failed connect counts as not ready. If the cause is
-/// permanent, the server's log contains it.
+/// Returns true if the API server is ready. Every error counts as not ready. The server's log contains the cause of a
+/// permanent error.
 async fn answers(client: Client) -> bool {
-    // kube appends the name `readyz` to the empty path. The request is therefore GET /readyz.
+    // kube appends `readyz` to the empty path, which yields GET /readyz.
     let Ok(readyz) = Request::new("").get("readyz", &GetParams::default()) else { return false };
     // /readyz can succeed before the namespace `default` exists, but the first test perhaps needs this namespace.
     client.request_text(readyz).await.is_ok() && Api::<Namespace>::all(client).get("default").await.is_ok()

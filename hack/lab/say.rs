@@ -1,7 +1,6 @@
 //! Progress messages of the laboratory: one line for each step, and the time that it took.
 //!
-//! All messages go to standard error. Standard output therefore contains only text for programs (`lab tools` prints
-//! paths there).
+//! All messages go to standard error, so that programs can read standard output, for example the paths of `lab tools`.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -70,7 +69,7 @@ impl Step {
 }
 
 impl Drop for Step {
-    /// Ends the progress line. If an error ends the step, its message therefore starts on a new line.
+    /// Ends the progress line. If an error ends the step, the error message therefore starts on a new line.
     fn drop(&mut self) {
         self.close_line();
     }

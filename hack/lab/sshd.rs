@@ -1,8 +1,8 @@
 //! A real OpenSSH server on loopback, with a ledger of every request to run a command.
 //!
-//! As root, the server accepts the unprivileged user `writ-lab`, whose login shell writes the ledger. Without root, the
-//! server accepts the user who runs it, and a ForceCommand writes the ledger. [`Sshd::runs_as_root`] lists the other
-//! differences. Each server has its own home directory, so that two servers act as two machines.
+//! As root, the server accepts the user `writ-lab`, whose login shell writes the ledger. Without root, a ForceCommand
+//! writes the ledger. [`Sshd::runs_as_root`] lists the other differences. Each server has its own home directory, like
+//! a separate machine.
 
 use std::fs;
 use std::io;
@@ -17,19 +17,21 @@ use super::openssh::{self, Openssh, UserIds};
 use super::processes::{self, Process, RUN_VARIABLE, Reaper, lock};
 use super::{files, say};
 
-/// Environment variable with the path of the ledger, for the recording shell. The laboratory also uses this variable to
-/// find the commands of a server.
+/// Environment variable with the path of the ledger. The recording shell writes to this path. [`Sshd::kill_commands`]
+/// ends all processes with this path in the variable.
 const LEDGER_VARIABLE: &str = "WRIT_LAB_LEDGER";
 /// Environment variable with the path of the shell that the recording shell runs.
 const SHELL_VARIABLE: &str = "WRIT_LAB_SHELL";
-/// Maximum time for the start. sshd listens after about 10 ms on two idle cores. The rest is for busy machines.
+/// Maximum time for the start. sshd listens after about 10 ms on two idle cores. The limit is much higher, for busy
+/// machines.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 /// Interval between two searches of the log for [`LISTENING`].
 const POLL: Duration = Duration::from_millis(10);
-/// Maximum number of attempts to start, because another process can take the chosen port first.
+/// Maximum number of attempts to start sshd. An attempt fails if another process takes the chosen port before sshd
+/// binds the port.
 const PORT_ATTEMPTS: usize = 5;
-/// Text that sshd logs when it accepts connections. The laboratory opens no test connection. From OpenSSH 9.8 on, sshd
-/// would count a test connection as a failed login.
+/// Text that sshd logs when it accepts connections. The laboratory opens no test connection, because OpenSSH 9.8 and
+/// newer would count the connection as a failed login.
 const LISTENING: &str = "Server listening on ";
 /// File with the id of the machine's current boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -60,7 +62,7 @@ pub struct SshdOptions {
     pub own_boot_id: bool,
     /// Shell that runs the requests. Default: /bin/sh. If the program is `busybox`, its `sh` is used.
     pub login_shell: Option<PathBuf>,
-    /// True to write no ledger. /bin/sh itself is then the login shell, so that a measurement excludes the recording
+    /// True to run without the recording shell and the ledger, for measurements. As root, /bin/sh is then the login
     /// shell.
     pub plain: bool,
 }
@@ -91,8 +93,8 @@ impl Sshd {
         let as_root = openssh::is_root();
         let ids = if as_root { Some(openssh::prepare_root(options.plain)?) } else { None };
         let user = if as_root { openssh::user(options.plain).to_owned() } else { openssh::own_name()? };
-        // The user of the sessions must be able to enter the directory, because it contains the user's home. Files that
-        // this user must not read have their own modes.
+        // The user of the sessions must reach the home in this directory. Files that the user must not read have their
+        // own modes.
         let folder = reaper.make_folder("sshd", if as_root { 0o711 } else { 0o700 })?;
         if as_root {
             openssh::check_reachable(&folder)?;
@@ -134,8 +136,8 @@ impl Sshd {
         &self.user
     }
 
-    /// Returns true if sshd runs as root. If false, sshd accepts only the user who runs it, and commands run with the
-    /// rights of this user under a ForceCommand. The SSH request "signal" does nothing.
+    /// Returns true if sshd runs as root. Otherwise sshd accepts only its own user, runs all commands under a
+    /// ForceCommand, and ignores the SSH request "signal".
     pub fn runs_as_root(&self) -> bool {
         self.as_root
     }
@@ -167,9 +169,11 @@ impl Sshd {
         self.path("ledger")
     }
 
-    /// Returns the commands that the login shell received, in their order, without the `-c`. Bytes that are not UTF-8
-    /// are replaced. A login without a command is "". For a launcher request, a newline and its script follow the
-    /// command.
+    /// Returns the requests that the login shell received, in their order:
+    ///
+    /// - A command: the text after `-c`, with invalid UTF-8 replaced.
+    /// - A login without a command: an empty text.
+    /// - A launcher request: the command, a newline and the script.
     pub fn ledger(&self) -> io::Result<Vec<String>> {
         let text = fs::read(self.ledger_path())?;
         Ok(records(&String::from_utf8_lossy(&text), self.reaper.run_mark()))
@@ -192,12 +196,11 @@ impl Sshd {
         fs::write(&path, before + line + "\n")
     }
 
-    /// Stops the server and drops every connection, as if the machine were cut off. Commands that do not depend on
-    /// their connection continue. [`Sshd::kill_commands`] ends them.
+    /// Stops the server and drops every connection, as if the machine were cut off. Commands that need no connection
+    /// continue, until [`Sshd::kill_commands`] ends them.
     pub fn stop(&self) {
         if let Some(process) = lock(&self.listener).take() {
-            // The server is frozen first. Otherwise it could accept another connection after the list of sessions is
-            // made.
+            // A frozen server cannot accept another connection after the list of sessions is made.
             processes::signal("STOP", &[process.pid()]);
             let sessions = sessions_of(&process);
             process.kill();
@@ -259,8 +262,8 @@ impl Sshd {
         self.stop();
         let before = fs::metadata(self.log_path()).map(|meta| meta.len()).unwrap_or_default();
         let mut sshd = if self.boot_id_path().exists() {
-            // The server runs in its own mount namespace. In this namespace, the laboratory's file is mounted over the
-            // kernel's file with the boot id. The namespace ends with the server.
+            // The server gets its own mount namespace. In this namespace, a file of the laboratory hides the kernel's
+            // file (`BOOT_ID`).
             let mut unshare = Command::new("unshare");
             let cover = format!("mount --bind \"$0\" {BOOT_ID} && exec \"$@\"");
             unshare.args(["-m", "sh", "-c", &cover]).arg(self.boot_id_path()).arg(&self.openssh.sshd);
@@ -340,15 +343,15 @@ impl Sshd {
         set("PasswordAuthentication no".into());
         set("KbdInteractiveAuthentication no".into());
         set("UsePAM no".into());
-        // StrictModes would refuse these files, because every user may write to the temporary directory above them.
+        // With StrictModes, sshd would refuse the file of authorized keys, because every user may write to the
+        // temporary directory above this file.
         set("StrictModes no".into());
         set("PidFile none".into());
         set("LogLevel DEBUG1".into());
         if !self.as_root && !options.plain {
             set(format!("ForceCommand {}", self.path("recording-shell").display()));
         }
-        // sshd uses only the first SetEnv, so all variables are in one line. MaxStartups and MaxSessions keep OpenSSH's
-        // defaults.
+        // sshd uses only the first SetEnv, so all variables are in one line.
         let mut environment = format!(
             "SetEnv {LEDGER_VARIABLE}={} {RUN_VARIABLE}={} HOME={}",
             self.ledger_path().display(),
@@ -384,8 +387,7 @@ impl Sshd {
                     continue;
                 }
             };
-            // sshd reports an invalid sshd_config on standard error, and everything else in the log. The error contains
-            // the last lines of both.
+            // sshd reports an invalid sshd_config on standard error, and every other error in the log.
             let (log, output) = (self.log_path(), self.path("sshd.out"));
             let tail = format!("{}\n{}", files::tail(&log), files::tail(&output)).trim().to_owned();
             return Err(LabError::NotReady { name: "sshd".to_owned(), what, log, tail });
@@ -400,8 +402,8 @@ impl Drop for Sshd {
     }
 }
 
-/// Returns the ids of the sshd processes that hold connections, parents before children. Their name is `sshd`, and from
-/// OpenSSH 9.8 on `sshd-session` or `sshd-auth`.
+/// Returns the ids of the sshd processes that hold connections, parents before children. Their name is `sshd`,
+/// `sshd-session` or `sshd-auth`.
 fn sessions_of(listener: &Process) -> Vec<u32> {
     let all = processes::descendants(listener.pid());
     all.into_iter().filter(|stat| stat.name.starts_with("sshd")).map(|stat| stat.pid).collect()

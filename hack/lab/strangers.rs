@@ -1,9 +1,9 @@
-//! SSH servers that differ from the laboratory's [`Sshd`](super::Sshd): other programs, other login shells, other
-//! tools.
+//! Starts SSH servers that differ from the laboratory's [`Sshd`](super::Sshd): other programs, other login shells,
+//! other tools.
 //!
-//! Each server runs in a mount namespace with its own /etc/passwd, and so acts as a separate machine. Its user can have
-//! any home and any login shell, and this system stays unchanged. The mount namespace requires root. The servers write
-//! no ledger. Commands must record in `$HOME` that they ran.
+//! Each server acts as a separate machine, in a mount namespace with its own /etc/passwd. Its user can have any home
+//! and any login shell. The mount namespace requires root. The servers write no ledger, so commands must record in
+//! `$HOME` that they ran.
 
 use std::fs;
 use std::net::TcpListener;
@@ -22,9 +22,11 @@ use super::{asyncssh, files, say};
 /// Maximum time until a server listens. The Python server is the slowest, and needs a second.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
-/// Maximum number of attempts to start, because another process can take the chosen port first.
+/// Maximum number of attempts to start a server. An attempt fails if another process takes the chosen port before the
+/// server binds the port.
 const PORT_ATTEMPTS: usize = 5;
-/// Shell script that mounts the first path of each pair over the second path, and then executes the server after `--`.
+/// Shell script that prepares the mount namespace of a server. Its arguments are pairs of paths, then `--` and the
+/// command of the server. It mounts the first path of each pair over the second path, and then executes the command.
 const NAMESPACE: &str = r#"while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@""#;
 
 /// Program of the server.
@@ -48,7 +50,7 @@ pub struct StrangerOptions {
     pub server: Server,
     /// Login shell in /etc/passwd.
     pub shell: PathBuf,
-    /// Directory that replaces /usr/bin (and so /bin) on this machine.
+    /// Directory that replaces /usr/bin (and so /bin) in the mount namespace of the server.
     pub userland: Option<PathBuf>,
     /// Files in the user's home.
     pub home_files: Vec<(&'static str, &'static str)>,
@@ -58,7 +60,8 @@ pub struct StrangerOptions {
     pub user: Option<&'static str>,
     /// True to give the machine its own copy of /etc, which the test can change ([`Stranger::etc`]).
     pub own_etc: bool,
-    /// Programs to replace on this machine: the replacement, then the path of the replaced program.
+    /// Programs to replace in the mount namespace of the server: the replacement, then the path of the replaced
+    /// program.
     pub programs: Vec<(PathBuf, &'static str)>,
 }
 
@@ -229,8 +232,8 @@ impl Stranger {
         Ok(())
     }
 
-    /// Returns the command of the server, and the text that it logs when it listens. The laboratory waits for this text
-    /// and opens no test connection. From OpenSSH 9.8 on, sshd would count a test connection as a failed login.
+    /// Returns the command of the server, and the text that the server logs when it listens. The laboratory opens no
+    /// test connection, because OpenSSH 9.8 and newer would count the connection as a failed login.
     fn server(
         &self,
         openssh: &Openssh,
@@ -268,7 +271,8 @@ impl Stranger {
         for line in ["ListenAddress 127.0.0.1", "AuthenticationMethods publickey", "UsePAM no", "PidFile none"] {
             lines.push(line.to_owned());
         }
-        // StrictModes would refuse these files, because every user may write to the temporary directory above them.
+        // With StrictModes, sshd would refuse the file of authorized keys, because every user may write to the
+        // temporary directory above this file.
         lines.push("StrictModes no".to_owned());
         lines.push("LogLevel VERBOSE".to_owned());
         files::write(&self.path("sshd_config"), lines.join("\n") + "\n", 0o600)?;

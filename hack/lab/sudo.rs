@@ -12,8 +12,8 @@ use super::{newer_openssh, openssh, toolbox};
 
 /// Value of `runAs` in the tests: the user that runs the commands.
 pub const USER: &str = "writ-lab-other";
-/// File with new rules, before it is renamed to [`RULES`]. sudo ignores files with a dot in their name, so it never
-/// reads a half-written file.
+/// File with new rules, before it is renamed to [`RULES`]. sudo ignores this unfinished file, because its name contains
+/// a dot.
 const NEW: &str = "/etc/sudoers.d/writ-lab.new";
 /// File with the rules of the test that holds [`LOCK`].
 const RULES: &str = "/etc/sudoers.d/writ-lab";
@@ -42,9 +42,9 @@ impl Sudoers {
     }
 }
 
-/// Finds sudo-rs of Debian 13 in the cache directory, or downloads it by apt. Puts a setuid copy into `folder` and
-/// returns its path. A test can mount the copy over /usr/bin/sudo of a test machine. The C library of Debian 12 is new
-/// enough for sudo-rs.
+/// Puts a setuid copy of sudo-rs into `folder`, and returns its path. A test can mount the copy over /usr/bin/sudo of a
+/// test machine. If the cache directory lacks sudo-rs of Debian 13, apt downloads it. sudo-rs works with the C library
+/// of Debian 12 or newer.
 ///
 /// # Errors
 /// This system is not Debian, or its mirror is unreachable.
@@ -67,8 +67,8 @@ pub fn sudo_rs(folder: &Path) -> Result<PathBuf, LabError> {
 
 impl Drop for Sudoers {
     fn drop(&mut self) {
-        // If the removal fails, the rules stay until the next test replaces them. They allow only the commands of the
-        // test, and only for two users without a password.
+        // If the removal fails, the rules stay until the next test. They are harmless: they allow only commands of the
+        // test, for two users of the laboratory for whom no password is valid.
         let _ = fs::remove_file(RULES);
     }
 }

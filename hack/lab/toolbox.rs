@@ -1,7 +1,7 @@
-//! kube-apiserver, etcd and kubectl: from `$KUBEBUILDER_ASSETS`, or built from source once.
+//! Finds kube-apiserver, etcd and kubectl, for example in `$KUBEBUILDER_ASSETS`, or builds them from source once.
 //!
-//! Only Go modules are downloaded. Their checksums are committed in `hack/toolbox/*/go.sum`. The built programs stay in
-//! the user's cache directory. The name of their directory contains the version and a hash of all inputs.
+//! A build downloads only Go modules, whose checksums are in `hack/toolbox/*/go.sum`. The built programs stay in the
+//! user's cache directory. The name of their directory contains the version and a hash of all inputs.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -172,13 +172,13 @@ pub fn find_or_build_kubectl() -> Result<PathBuf, LabError> {
     }
 }
 
-/// Finds or builds gitops-health, for tests. It reports the health that Argo CD and Flux derive from an object.
+/// Finds or builds gitops-health, for tests. This program reports the health that Argo CD and Flux derive from an
+/// object.
 pub fn find_or_build_gitops_health() -> Result<PathBuf, LabError> {
     GITOPS_HEALTH.cached_or_built()
 }
 
-/// Returns true if this kubectl works on this machine. The search can find a kubectl for another architecture, which
-/// does not work.
+/// Returns true if this kubectl works on this machine. A kubectl for another architecture does not work.
 fn runs(kubectl: &Path) -> bool {
     let version = Command::new(kubectl)
         .args(["version", "--client"])
@@ -190,8 +190,8 @@ fn runs(kubectl: &Path) -> bool {
 }
 
 impl Recipe {
-    /// Returns the program's version from go.mod, for example `v1.36.3` from the line `k8s.io/kubernetes v1.36.3 //
-    /// indirect`. Lines such as `k8s.io/kubernetes/cmd/kubectl` are skipped, because their first word is longer.
+    /// Returns the program's version from go.mod, for example `v1.36.3` from the line
+    /// `k8s.io/kubernetes v1.36.3 // indirect`.
     fn version(&self) -> &'static str {
         self.go_mod
             .lines()
@@ -215,8 +215,8 @@ impl Recipe {
         flags
     }
 
-    /// Returns a name that differs for each program and its inputs, for example
-    /// `etcd-v3.7.3-linux-x86_64-0123456789abcdef`.
+    /// Returns the name of the program's directory in the cache, for example
+    /// `etcd-v3.7.3-linux-x86_64-0123456789abcdef`. The last part is a hash of the inputs.
     fn cache_key(&self) -> String {
         let mut hash = Sha256::new();
         let linker_flags = self.linker_flags();
@@ -243,8 +243,7 @@ impl Recipe {
         if files::is_program(&program) {
             return Ok(program);
         }
-        // While this process holds the lock, no other process builds in this directory. Its files are therefore left
-        // from interrupted builds.
+        // Only the holder of the lock builds here, so all files in the directory are left from interrupted builds.
         for leftover in fs::read_dir(&folder).map_err(LabError::file("read", &folder))?.flatten() {
             let _ = fs::remove_file(leftover.path());
         }
@@ -273,7 +272,7 @@ impl Recipe {
         let mut last = VecDeque::with_capacity(files::TAIL_LINES);
         for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines()) {
             let Ok(line) = line else { break };
-            // A line such as `go: downloading ...` counts as progress, but is no package.
+            // Lines such as `go: downloading ...` name no package.
             packages += usize::from(!line.starts_with("go: ") && !line.contains(' '));
             step.progress(format_args!("{packages} packages so far"));
             if last.len() == files::TAIL_LINES {

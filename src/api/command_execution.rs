@@ -1,4 +1,4 @@
-//! CommandExecution: a request for one command on one Machine, once.
+//! CommandExecution: a request to run one command on one Machine, at most once.
 
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 
@@ -140,14 +140,18 @@ pub struct CommandExecutionSpec {
     /// serve --default-ttl-seconds`. If neither is set, the object stays until somebody deletes it. Cannot be changed.
     ///
     /// When the TTL expires, Writ deletes the object and its stored output, and leaves an ExecutionReceipt. If the same
-    /// name and spec is applied again, as GitOps does, the command does not run again (reason AlreadyExecuted). Writ
-    /// leaves no receipt if the API server or Argo CD generated the name (`metadata.generateName`), because a generated
+    /// name and spec is applied again, as GitOps does, the command does not run again (reason AlreadyExecuted). If the
+    /// API server or Argo CD generated the name (`metadata.generateName`), Writ leaves no receipt, because a generated
     /// name is not used again.
     ///
-    /// The TTL cannot be shorter than the minimum retention: `minimumRetentionSeconds` of the rule that allowed the
-    /// execution, else `writ serve --minimum-retention-seconds` (default one day). If no rule allowed the execution,
-    /// the minimum retention is the `writ serve` value, but at most 5 minutes. After the minimum retention, anyone who
-    /// may delete finished executions may delete the object before its TTL expires.
+    /// The TTL cannot be shorter than the minimum retention, which is:
+    ///
+    /// - `minimumRetentionSeconds` of the rule that allowed the execution
+    /// - if the rule sets none, `writ serve --minimum-retention-seconds` (default one day)
+    /// - if no rule allowed the execution, the `writ serve` value, but at most 5 minutes
+    ///
+    /// After the minimum retention, anyone who may delete finished executions may delete the object before its TTL
+    /// expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<u32>,
@@ -241,8 +245,8 @@ impl CommandExecution {
         self.spec.cancel_requested || self.metadata.deletion_timestamp.is_some()
     }
 
-    /// Returns true if a process is responsible for starting the command, even if the phase does not show a claim. From
-    /// the claim on, no other process may start the command.
+    /// Returns true if a process has claimed the execution, according to the phase or to the recorded claim. From the
+    /// claim on, no other process may start the command.
     pub fn is_claimed(&self) -> bool {
         self.phase().is_claimed() || self.claim().is_some()
     }
@@ -252,8 +256,8 @@ impl CommandExecution {
         self.status.as_ref()?.claim.as_ref()
     }
 
-    /// Returns the age at `now`, or `None` if the object has no creation time. The API server always sets the creation
-    /// time, by its own clock. If the local clock is behind, the age is 0.
+    /// Returns the age at `now`, or `None` if the object has no creation time. If `now` is before the creation time,
+    /// the age is 0.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
         let created = self.metadata.creation_timestamp.as_ref()?.0;
         Some(Duration::try_from(now.duration_since(created)).unwrap_or(Duration::ZERO))

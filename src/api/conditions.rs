@@ -15,17 +15,18 @@ pub enum ConditionType {
     /// On a Whitelist: True if every rule is in force. Surfaces always.
     Ready,
     /// On an execution. Surfaces when the execution is in a finished phase. Always True, with the phase as its reason.
-    /// GitOps tools do not read it.
+    /// GitOps tools do not read this condition.
     Finished,
     /// On an execution. Surfaces when the execution is in progress. True until the execution has finished, then False.
     Reconciling,
     /// Surfaces when an execution finished and did not succeed, or when somebody has to fix a Machine or a Whitelist.
     /// Always True. In all other cases Writ removes the condition, as kstatus requires.
     Stalled,
-    /// On a Whitelist with subjects. Surfaces when Writ has checked if the API server records requesters.
+    /// On a Whitelist. Surfaces when one of its rules has subjects. True if the API server records requesters, False if
+    /// it does not, Unknown until Writ was able to check it.
     RequesterKnown,
     /// On a Whitelist. Surfaces when `writ lint` warns about one of its rules. Always True. Without warnings, Writ
-    /// removes the condition. Ready, not HasWarnings, reports if the rules are in force.
+    /// removes the condition. A rule with a warning can still be in force (see Ready).
     HasWarnings,
     /// On a Machine. Surfaces when a probe or a command has tried to reach sshd.
     Reachable,
@@ -67,7 +68,7 @@ pub fn set(
     set_status(conditions, type_, status, (reason, message), generation, now);
 }
 
-/// Sets one condition to `Unknown`. Otherwise like [`set`].
+/// Sets one condition like [`set`], but with the status `Unknown`.
 pub fn set_unknown(
     conditions: &mut Vec<Condition>,
     type_: ConditionType,

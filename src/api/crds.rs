@@ -1,9 +1,9 @@
-//! The CustomResourceDefinitions. They are derived from the types, with additions that the derive macros cannot
-//! express.
+//! Provides the CustomResourceDefinitions. The definitions are derived from the types, with additions that the derive
+//! macros cannot express.
 //!
-//! CEL rules protect the record, and the API server enforces them. Even a user who may write a status cannot change the
-//! history. The API server skips a transition rule of a field if the field is added or removed. All transition rules
-//! therefore belong to the root of the object or to the spec, which always exist.
+//! The API server enforces the CEL rules that protect the record. Even a user who may write a status cannot change the
+//! history. If a field is added or removed, the API server skips the rules of this field. The rules about changes are
+//! therefore rules of the whole object or of the spec, which always exist.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
@@ -34,9 +34,12 @@ pub fn all() -> Vec<(String, CustomResourceDefinition)> {
         .collect()
 }
 
-/// Removes `nullable`. The API server then drops an explicit null instead of storing it, and `has(field)` in CEL means
-/// that the field has a value. Also removes formats that OpenAPI does not know (`uint32`), because kubectl warns about
-/// them.
+/// Adapts a schema:
+///
+/// - Removes `nullable`. The API server then drops an explicit null, and `has(field)` in CEL means that the field has a
+///   value.
+/// - Removes formats that OpenAPI does not know (`uint32`), because kubectl warns about them.
+/// - Joins the lines of the description.
 fn make_structural(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
@@ -98,8 +101,8 @@ fn command_execution() -> CustomResourceDefinition {
         if let Some(status) = property(root, "status") {
             describe_enum_values(status, "phase", schema_for!(Phase));
             describe_enum_values(status, "reason", schema_for!(Reason));
-            // Without this default, a new object has no status, and kstatus considers it finished. If no `writ serve`
-            // serves the namespace, the object keeps this status.
+            // Without this default, kstatus considers a new object finished. If no `writ serve` serves the namespace,
+            // the object keeps this status.
             status.default = Some(JSON(serde_json::json!({
                 "observedGeneration": -1,
                 "phase": Phase::Pending.as_str(),
@@ -180,9 +183,8 @@ fn describe_enum_values(parent: &mut JSONSchemaProps, field: &str, values: schem
     field.description = Some(text);
 }
 
-/// Returns the rule that keeps a spec unchanged. The rule belongs to the spec, which always exists. A rule that
-/// compares optional values (`?.`) would be shorter. The API server refuses such a rule, because the estimated cost for
-/// the worst case is too high.
+/// Returns the rule that keeps a spec unchanged. The rule does not compare optional values by `?.`, because the API
+/// server would estimate the cost of the rule as too high.
 fn immutable_spec() -> ValidationRule {
     let fields = [
         "machineRef",
@@ -203,9 +205,8 @@ fn immutable_spec() -> ValidationRule {
     )
 }
 
-/// Returns the rules for one word of `spec.argv`. The rules belong to the word, so that the API server reports the
-/// index of a wrong word. A CEL rule has its own message. For a `pattern`, the API server would report the regular
-/// expression to the user.
+/// Returns the rules for one word of `spec.argv`. With rules for each word, the API server reports the index of a wrong
+/// word. With a `pattern` instead of CEL rules, the API server would report the regular expression to the user.
 fn word_of_argv() -> Vec<ValidationRule> {
     vec![
         guard(

@@ -44,14 +44,14 @@ pub struct ExecutionReceiptSpec {
     pub execution_name: String,
 
     /// SHA-256 of the execution's spec, in lower case hexadecimal. The input is the JSON of the spec with sorted keys
-    /// and without spaces. This JSON has no absent fields, no empty maps, and no `requestedBy`, `cancelRequested`,
-    /// `cancelledBy` and `ttlSecondsAfterFinished`. If an execution of the same name has another digest, the receipt
-    /// does not apply, and the execution runs.
+    /// and without spaces. The JSON omits absent fields, empty maps, `requestedBy`, `cancelRequested`, `cancelledBy`
+    /// and `ttlSecondsAfterFinished`. If an execution of the same name has another digest, the receipt does not apply,
+    /// and the execution runs.
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub digest: String,
 
-    /// UID of the first execution of this name and spec. Only this execution was decided and, if a rule allowed it,
-    /// ran.
+    /// UID of the first execution of this name and spec. Writ decided only about this execution. The command ran only
+    /// if a rule allowed this execution.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 
@@ -77,8 +77,8 @@ pub struct ExecutionReceiptSpec {
     pub completion_time: MicroTime,
 
     /// UID of the last execution of this name and spec that Writ deleted when its TTL expired. At first the same as
-    /// `uid`. No other field of a receipt changes. If somebody deletes an execution with another UID by hand, they
-    /// perhaps want the command to run again. Writ then deletes this receipt too.
+    /// `uid`. Only this field of a receipt changes. If somebody deletes an execution with another UID by hand, Writ
+    /// also deletes this receipt, so that the command can run again.
     #[schemars(length(min = 1, max = 64))]
     pub expired_uid: String,
 
@@ -127,7 +127,7 @@ pub struct ReceiptRequester {
     pub uid: String,
 }
 
-/// Earlier execution of the same name and spec. Because of it, the later execution does not run.
+/// Earlier execution of the same name and spec, because of which the later execution does not run.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FirstExecution {

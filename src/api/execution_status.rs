@@ -101,16 +101,18 @@ pub struct CommandExecutionStatus {
     #[schemars(length(max = 32))]
     pub signal: Option<String>,
 
-    /// Duration of the command from its start to its end, in milliseconds. In Durable mode the machine measures it by
-    /// its uptime, which Linux counts in steps of 10 ms. The last digit is therefore always 0, and 0 means less than 10
-    /// ms. In Direct mode Writ measures it by its monotonic clock, from the confirmed start to the observed end.
+    /// Duration of the command from its start to its end, in milliseconds.
+    ///
+    /// - In Durable mode, the machine measures the duration by its uptime, in steps of 10 ms. 0 means less than 10 ms.
+    /// - In Direct mode, Writ measures the duration by its monotonic clock, from the confirmed start to the observed
+    ///   end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub duration_ms: Option<i64>,
 
     /// Standard output of the command, at most 8192 bytes as JSON, or the rule's `output.inlineBytes`. If
-    /// `output.stdout.truncated` is true, the text has only the head and the tail of the output. A line between them
-    /// reports how many bytes are left out.
+    /// `output.stdout.truncated` is true, the text has only the head and the tail of the output. A line between head
+    /// and tail reports the number of omitted bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16384))]
     pub stdout: Option<String>,
@@ -124,14 +126,13 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputRecord>,
 
-    /// Space in the object that is reserved for the result, from the claim to the end, at most 65536 bytes. The text is
-    /// padding without a meaning. Labels and annotations of others cannot fill the reserved space, so the result always
-    /// fits.
+    /// Padding without a meaning, at most 65536 bytes. The padding reserves space in the object for the result, from
+    /// the claim to the end. Labels and annotations of others cannot fill this space, so the result always fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub reserved: Option<String>,
 
-    /// The earlier execution of the same name and spec. Because of it, this execution did not run. Only with reason
+    /// Earlier execution of the same name and spec, because of which this execution did not run. Only with reason
     /// AlreadyExecuted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_execution: Option<FirstExecution>,

@@ -91,19 +91,23 @@ pub struct MachineSpec {
     /// that the machine accepted.
     ///
     /// The annotations `writ.dev/addresses` and `writ.dev/users` of the Secret are patterns with `*` and `?`, separated
-    /// by commas. If an annotation is set, the address or user of this Machine must match one of its patterns. Writ
-    /// compares a pattern of numbers (`10.0.*`, `10.0.0.0/16`, `2001:db8::*`) with each address that `address` resolves
-    /// to, and never with a name. Writ compares a pattern for names with `address` label by label: `*.example.com`
-    /// matches one label before `.example.com`, `**.example.com` one or more labels. Behind a jump host only the text
-    /// of `address` counts.
+    /// by commas. If an annotation is set, the address or user of this Machine must match one of its patterns. The
+    /// forms of a pattern for addresses:
+    ///
+    /// - Writ compares a pattern of numbers (`10.0.*`, `10.0.0.0/16`, `2001:db8::*`) with each address that `address`
+    ///   resolves to, and never with a name. Behind a jump host only the text of `address` counts.
+    /// - Writ compares a pattern for names with `address` label by label. `*.example.com` matches one label before
+    ///   `.example.com`, `**.example.com` one or more labels.
     pub credentials_ref: NameReference,
 
     /// Pinned host keys of the machine, at most 16 OpenSSH public key lines. `writ machine keyscan HOST` prints them.
     /// Before you trust them, compare them with `/etc/ssh/ssh_host_ed25519_key.pub` on the machine. Types:
     /// `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ecdsa-sha2-nistp384`, `ecdsa-sha2-nistp521`, `ssh-rsa` (used with SHA-2
-    /// only). If the machine shows another key, Writ does not log in, and the Machine is Misconfigured. Executions that
-    /// were created after the Machine was last in order and before Writ found this end as LaunchFailed, reason
-    /// HostKeyMismatch. All others stay Queued, and start when the Machine is repaired.
+    /// only).
+    ///
+    /// If the machine shows another key, Writ does not log in, and the Machine is Misconfigured. Executions that were
+    /// created after the Machine was last Online, and before Writ found the other key, end as LaunchFailed, reason
+    /// HostKeyMismatch. All other executions stay Queued until the Machine is repaired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
     #[x_kube(validation = Rule::new(
@@ -112,9 +116,12 @@ pub struct MachineSpec {
     pub host_keys: Vec<String>,
 
     /// Certificate authorities (CA) of host certificates, at most 16 OpenSSH public key lines. Writ accepts a host
-    /// certificate under three conditions: one of these authorities signed it, it is valid now by the clock of `writ`,
-    /// and one of its principals is `address`, exactly as in `spec.address`. `*` and `?` in a principal match as in
-    /// OpenSSH. Writ refuses a certificate without principals.
+    /// certificate under three conditions:
+    ///
+    /// - One of these authorities signed the certificate.
+    /// - The certificate is valid now, by the clock of `writ`.
+    /// - One of the principals of the certificate is `address`, exactly as in `spec.address`. `*` and `?` in a
+    ///   principal match as in OpenSSH. Writ refuses a certificate without principals.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
     #[x_kube(validation = Rule::new(
@@ -258,8 +265,8 @@ impl MachineSpec {
         self.address_problem()
     }
 
-    /// Returns the reason why `address` is neither a host name nor an IP address, or `None` if it is valid. A host name
-    /// has no colon. The API server refuses an invalid address, but the CRDs of earlier versions perhaps admitted it.
+    /// Returns the reason why `address` is not valid, or `None` if it is valid. A valid address is an IP address or a
+    /// host name without a colon. The CRDs of earlier versions perhaps admitted other addresses.
     fn address_problem(&self) -> Option<String> {
         let address = &self.address;
         let without_zone = address.split('%').next().unwrap_or_default();

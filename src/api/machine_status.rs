@@ -1,5 +1,5 @@
-//! Status of a Machine: the observations of Writ. The status permits nothing. Trust depends on it in one case: under
-//! `hostKeyPolicy: TrustOnFirstUse` Writ trusts the first host key, which is stored here.
+//! Status of a Machine: the observations of Writ. The status permits nothing, with one exception. Under `hostKeyPolicy:
+//! TrustOnFirstUse`, Writ trusts the first host key, which is stored here.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -49,8 +49,8 @@ pub struct MachineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen_time: Option<Time>,
 
-    /// Time of the last successful login that this status records. The machine's real last login may be up to 10
-    /// minutes later. Consecutive commands share a login, so the time may also be older while the machine is in use.
+    /// Time of the last successful login that this status records. Writ can record a later login up to 10 minutes late.
+    /// Consecutive commands share a login, so the time may be older while the machine is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_time: Option<Time>,
 
@@ -60,8 +60,8 @@ pub struct MachineStatus {
     #[schemars(range(min = 0))]
     pub latency_ms: Option<i64>,
 
-    /// Number of running commands. Writ updates it 5 s or more after a change, because all Machines together have at
-    /// most 5 such writes per second.
+    /// Number of running commands. After a change Writ updates the number, at most every 5 s, and for all Machines
+    /// together at most 5 times per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub running: Option<i64>,
@@ -137,7 +137,7 @@ pub struct LoginKey {
     #[schemars(length(max = 64))]
     pub fingerprint: String,
 
-    /// Fingerprints of the keys that precede this key in the Secret. The machine refused them. At most 4.
+    /// Fingerprints of the keys before this key in the Secret, at most 4. The machine refused these keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(max = 64)))]
     pub refused: Vec<String>,

@@ -10,7 +10,7 @@ const MAX_ANNOTATIONS: usize = 64;
 /// Maximum size of the names of all annotations of an object, in bytes.
 const MAX_ANNOTATION_NAME_BYTES: usize = 4096;
 /// Maximum size of all annotations of a Machine or a Whitelist, in bytes. The size includes names and values.
-/// Kubernetes has the same bound for all kinds. For an execution the bound is 131072.
+/// Kubernetes itself has this bound for every kind. The policy limits the annotations of an execution to 131072 bytes.
 const MAX_ANNOTATION_BYTES: usize = 262_144;
 /// Maximum number of finalizers of an object.
 const MAX_FINALIZERS: usize = 16;
@@ -37,8 +37,8 @@ pub struct MetadataProblem {
     pub message: String,
 }
 
-/// Returns the problems for which `writ-metadata` refuses the creation of a Machine or a Whitelist with these metadata.
-/// The policy allows an update that keeps entries over a bound.
+/// Returns the problems for which `writ-metadata` refuses to create a Machine or a Whitelist with this metadata. An
+/// update may keep entries that exceed a bound.
 pub fn metadata_problems(metadata: &Metadata<'_>) -> Vec<MetadataProblem> {
     let name_bytes = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, _)| name.len()).sum::<usize>();
     let bytes = |pairs: &[(&str, &str)]| name_bytes(pairs) + pairs.iter().map(|(_, value)| value.len()).sum::<usize>();

@@ -1,8 +1,8 @@
 //! Selectors for Machines by label, like the LabelSelector of Kubernetes:
 //! <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors>.
 //!
-//! Writ has its own type, because the Kubernetes type drops fields that it does not know. Writ must notice such fields:
-//! they put a rule out of force.
+//! The type of Kubernetes drops fields that it does not know. Writ's own type keeps unknown fields, because a rule with
+//! an unknown field must be out of force.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Fields that only a later version of Writ knows. The kinds that grant rights (Machine and Whitelist) keep these
-//! fields. Otherwise a rollback to an earlier version could widen a right.
+//! Keeps fields that only a later version of Writ knows. The kinds that grant rights (Machine and Whitelist) keep these
+//! fields, so that a rollback to an earlier version never widens a right.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Whitelist: the only source of permission.
 //!
-//! Every type keeps the fields that this version does not know (`unknown_fields`), and the API server does not drop
-//! them. A field of a later version may narrow a rule. If a rollback dropped such a field, the rule would allow more. A
-//! rule with an unknown field is therefore out of force. See `docs/design/20261121-unknown-rule-fields.md`.
+//! A field of a later version may narrow a rule. A rule with an unknown field is therefore out of force, also after a
+//! rollback to this version. For this purpose, every type keeps unknown fields (`unknown_fields`), and the API server
+//! does not drop them. See `docs/design/20261121-unknown-rule-fields.md`.
 
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 
@@ -95,8 +95,9 @@ pub struct WhitelistRule {
     /// `{name}` stands for a value of the parameter `name`. `{{` and `}}` stand for single braces. Default: the words
     /// of `run`, joined with one space each. At most 4096 printable ASCII characters.
     ///
-    /// A text must not be readable in two ways. Between two parameters there must therefore be text. A parameter that
-    /// is not at the end must admit neither a space nor the character after it.
+    /// Writ must be able to read each text in only one way. Put text between two parameters. If text follows a
+    /// parameter, the values of the parameter must not contain a space or the first character of that text. A parameter
+    /// at the end of `match` has no such limit.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), regex(pattern = r"^[ -~]+$"))]
     pub match_text: Option<String>,
@@ -174,9 +175,14 @@ pub struct WhitelistRule {
     /// Patterns for output that must not be stored: up to 8 regular expressions of at most 256 characters. Writ
     /// replaces each match within a line of stdout or stderr by `***` before it stores, shows or digests the output.
     ///
-    /// If Writ cannot search a text, it replaces the whole text: a line of more than 64 KiB, the rest of a line with
-    /// very many matches, and a last line that was cut off. In Durable mode the unredacted output stays on the machine
-    /// until the result is stored. The login user can read it (docs/guides/machine-users.md).
+    /// Writ replaces a whole text if it cannot search the text:
+    ///
+    /// - a line of more than 64 KiB
+    /// - the rest of a line with very many matches
+    /// - a last line that was cut off
+    ///
+    /// In Durable mode the unredacted output stays on the machine until the result is stored. The login user can read
+    /// it (docs/guides/machine-users.md).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 256), regex(pattern = r"^[ -~]+$")))]
     pub redact: Vec<String>,
@@ -199,14 +205,18 @@ pub struct WhitelistRule {
 /// Allow (default): the described command may run. Deny: the described command must not run, even if other rules allow
 /// it.
 ///
-/// A Deny matches a request in two cases: its `match` describes the text of the request, or all words of its `run`
-/// match the words of the command. With `runAs` it applies only to commands that would run as that user. Without
-/// `match`, `run` and `runAs` it matches every request for its machines and of its subjects.
+/// A Deny matches a request in two cases:
+///
+/// - Its `match` describes the text of the request.
+/// - All words of its `run` match the words of the command.
+///
+/// A Deny with `runAs` applies only to commands that would run as that user. A Deny without `match`, `run` and `runAs`
+/// matches every request for its machines and of its subjects.
 ///
 /// `run` and `runAs` of a Deny also apply to a command that a launching program starts (`timeout 5 systemctl ...`,
-/// `sudo -n -u app ...`; docs/guides/whitelist.md). /bin, /sbin, /usr/bin and /usr/sbin count as one directory, and a
-/// program without a directory matches in each of them. A Deny does not match other orders of the words, or further
-/// options. `writ lint` warns about a Deny that matches nothing.
+/// `sudo -n -u app ...`; docs/guides/whitelist.md). /bin, /sbin, /usr/bin and /usr/sbin count as one directory. A
+/// program without a directory matches in each of these directories. A Deny does not match other orders of the words,
+/// or further options. `writ lint` warns about a Deny that matches nothing.
 ///
 /// The patterns of a Deny may be as wide as you like. Of the other fields a Deny may have `parameters`, `actionType`,
 /// `machineSelector` and `subjects`. If a Deny is invalid, the namespace fails closed: nothing runs there until
@@ -248,11 +258,10 @@ pub struct Parameter {
     #[schemars(length(min = 1, max = 1024))]
     pub pattern: Option<String>,
 
-    /// Permission for values of `pattern` that lead to a parent directory. Default false. Without this permission, the
-    /// pattern must not admit `..` as a segment of a path in `run` or in a variable (`..`, `../x`, `x/../y`,
-    /// `--file=..`). Otherwise the rule is out of force. A pattern whose segments begin with a letter, a digit or `_`
-    /// does not admit `..`, for example `[A-Za-z0-9_][A-Za-z0-9._-]*`. Only with `pattern`. Ignored on a Deny, whose
-    /// patterns may be as wide as you like.
+    /// Permission for values of `pattern` that lead to a parent directory. Default false. Without this permission, a
+    /// rule is out of force if its pattern admits `..` as a segment of a path in `run` or in a variable (`..`, `../x`,
+    /// `x/../y`, `--file=..`). For example, `[A-Za-z0-9_][A-Za-z0-9._-]*` does not admit `..`, because the first
+    /// character cannot be a dot. Only with `pattern`. Ignored on a Deny, whose patterns may be as wide as you like.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_parent_directory: bool,
 

@@ -22,7 +22,7 @@ use super::remote::{self, PolicyScope, PolicySource, RequesterTrust};
 /// Maximum length of a JSON line, in bytes. A usual request has much less than 100 KiB.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
-/// Text at the end of messages about a missing requester. It explains how to name the requester.
+/// Advice at the end of messages about a missing requester: the flags that name the requester.
 const NAME_REQUESTER: &str =
     "add --as USER, and --as-group GROUP for each group (with --json-lines: requestedBy in the line), to name one";
 
@@ -263,7 +263,7 @@ impl Explain {
             uid: String::new(),
             groups: self.as_group.clone(),
         });
-        // A requester in the line has priority over the requester of the flags.
+        // A requester in the JSON line has priority over the requester of the flags.
         let requester = input.requested_by.as_ref().or(by_flags.as_ref()).or(source.requester.as_ref());
         let identity = match source.requester_trust {
             RequesterTrust::Trusted => requester.map_or(Identity::Unknown, Identity::Known),
@@ -273,7 +273,7 @@ impl Explain {
         let labels = input.machine_labels.as_ref().unwrap_or(&source.labels);
         match policy::decide(&source.rules, &request, labels, identity) {
             Verdict::Allow(decision) => {
-                // The time is removed, because `writ explain` only predicts a decision.
+                // The decision time is removed, because `writ explain` only predicts a decision.
                 let record = decision.record(MicroTime(Timestamp::UNIX_EPOCH));
                 let mut record = serde_json::to_value(record).unwrap_or_default();
                 record.as_object_mut().map(|fields| fields.remove("decidedTime"));
@@ -312,8 +312,8 @@ impl Explain {
     }
 }
 
-/// Returns a message about an invalid Allow rule, which Writ ignores, if this rule would have matched. The message
-/// names the rule and its problem.
+/// Returns a message about an invalid Allow rule that would have matched the request, or `None`. Writ ignores invalid
+/// Allow rules.
 fn out_of_force(rules: &RuleSet, request: &Request) -> Option<String> {
     let (whitelist, broken) = policy::matching_out_of_force(rules, request)?;
     let by = if matches!(request.form(), CommandForm::Rule(_)) { "name" } else { "text" };
@@ -334,9 +334,10 @@ fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 impl Explain {
-    /// Returns true if the policy is from files and the cause of the denial is that no requester was named. To find
-    /// out, decides again with a requester whom no rule lists, and compares the messages. The message of the denial
-    /// names a missing admission policy, which is not the cause here.
+    /// Returns true if the policy is from files, and the request is denied because no requester was named. The message
+    /// of `denial` then names a wrong cause: a missing admission policy. To detect this case, the function decides
+    /// again with a requester whom no rule lists. It returns true if the request is then allowed, or if the message
+    /// differs from the message of `denial`.
     fn lacks_requester(&self, source: &PolicySource, input: &RequestInput, request: &Request, denial: &Denial) -> bool {
         let is_named = input.requested_by.is_some() || self.as_user.is_some() || source.requester.is_some();
         if is_named || self.file.is_empty() {
@@ -352,7 +353,7 @@ impl Explain {
 }
 
 impl Explanation {
-    /// Returns true if the answer can be another one for a requester with more groups.
+    /// Returns true if further groups of the requester could change the answer.
     fn can_change_by_group(&self, rules: &RuleSet) -> bool {
         match self {
             Explanation::Allowed(_) => rules.names_group(Effect::Deny),
@@ -457,7 +458,7 @@ mod tests {
         for (text, trusted, undecided, untrusted) in [
             ("mine", CliExit::Success, CliExit::Usage, CliExit::Denied),
             ("all", CliExit::Success, CliExit::Success, CliExit::Success),
-            // While the requester is not verified, the Deny applies to everybody.
+            // If the requester is not verified, the Deny rule for `joe` applies to everybody.
             ("no", CliExit::Success, CliExit::Usage, CliExit::Denied),
             ("other", CliExit::Denied, CliExit::Denied, CliExit::Denied),
         ] {

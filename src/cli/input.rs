@@ -34,8 +34,8 @@ pub(super) struct Problem {
     pub message: String,
     /// True if the file, the document or the value could not be read.
     pub is_unreadable: bool,
-    /// Rule and field of a text that does not match the field's pattern. `None` for other problems. The field is the
-    /// first step of the path within the rule.
+    /// Rule and field of a text that does not match the pattern of the field. `None` for all other problems. For
+    /// example, the field of `run[0]` is `run`.
     pub of_form: Option<(String, String)>,
 }
 
@@ -196,8 +196,8 @@ fn found(file: &Path, node: Node) -> Found {
 /// Text in messages for a Whitelist without a name.
 pub(super) const NAMELESS: &str = "(without a name)";
 
-/// Splits a path into its rule and the path within this rule. Returns the name of the rule, or its index if it has no
-/// name. If the path is in no rule, returns `None` and the whole path.
+/// Splits `spec.rules[2].run[0]` into the name of the rule and `run[0]`. A rule without a name is called `[2]`. If the
+/// path is in no rule, returns `None` and the whole path.
 fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
     let split = path.strip_prefix("spec.rules[").and_then(|rest| rest.split_once(']'));
     let Some((index, rest)) = split else { return (None, path) };

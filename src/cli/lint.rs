@@ -1,4 +1,4 @@
-//! `writ lint`: prints the problems that the API server and the controller would report about Whitelists. Use it before
+//! `writ lint`: prints the problems that the API server and the controller would report about Whitelists, before the
 //! Whitelists are applied.
 
 use std::io::Write;
@@ -74,7 +74,7 @@ impl Lint {
     }
 }
 
-/// Adds all further problems of each invalid rule. `findings` contains only the first problem of each rule.
+/// Returns the findings with all problems of each invalid rule, not only with the first problem.
 fn with_all_problems(findings: Findings, whitelist: &Whitelist) -> Findings {
     let namespace = whitelist.metadata.namespace.as_deref().unwrap_or_default();
     let broken = findings.invalid_rules.iter().flat_map(|broken| {
@@ -97,7 +97,7 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
             Some((rule, message)) => (Some(rule), message),
             None => (None, text.as_str()),
         };
-        // This message is skipped, because the schema reports problems of names in more detail.
+        // The schema reports problems of names in more detail, so the policy's messages about names are skipped.
         if rule.is_some_and(|rule| findings.names.iter().any(|name| name == rule) && message.starts_with("name must")) {
             continue;
         }
@@ -114,8 +114,8 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
             of_form: None,
         });
     }
-    // If the schema and the policy report the same text, only the policy's problem is kept. Its message names the
-    // invalid byte and its position.
+    // If the policy and the pattern of the schema refuse the same field, only the policy's message is reported. This
+    // message is better, because it names the invalid byte and its position.
     let of_schema = found.problems.iter();
     errors
         .extend(of_schema.filter(|problem| problem.of_form.as_ref().is_none_or(|form| !said.contains(form))).cloned());
@@ -124,8 +124,12 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
 }
 
 impl Found {
-    /// Returns the line of the field, parameter or environment variable that a message names at its start. If the rule
-    /// does not contain this name, returns the line of the rule.
+    /// Returns the line in the manifest that a message is about. The message begins with the name of a field, a
+    /// parameter or an environment variable.
+    ///
+    /// - If the rule contains this name: the line of the name.
+    /// - If the rule does not contain this name: the line of the rule.
+    /// - If the message names no rule, or the manifest does not contain the rule: the line of `spec`.
     fn line_of(&self, rule: Option<&str>, message: &str) -> usize {
         let rules = self.node.get("spec").and_then(|spec| spec.get("rules"));
         let is = |node: &&super::manifest::Node| node.get("name").and_then(|name| name.text()) == rule;

@@ -1,5 +1,5 @@
-//! `writ machine keyscan`, `check` and `setup`. They use the rights of the user and store nothing. On a machine, they
-//! run only Writ's own requests, never a user's command.
+//! `writ machine keyscan`, `check` and `setup`. They use the rights of the user, store nothing, and run only Writ's own
+//! requests on a machine.
 
 mod address_args;
 mod setup;

@@ -26,8 +26,8 @@ fn parse(text: &str, types: &[&str]) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// Adds to a NotFound error the command that lists the existing objects. `suggestion` is text about a similar name, or
-/// empty.
+/// Adds advice to a NotFound error: `suggestion`, and the command that lists the existing objects. `suggestion` names a
+/// similar object, or is empty.
 pub(super) fn missing(error: ClusterError, suggestion: &str, namespace: &str, kind: &str) -> anyhow::Error {
     match error {
         error @ ClusterError::NotFound { .. } => anyhow::anyhow!(

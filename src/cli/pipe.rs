@@ -5,11 +5,10 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Exit code if the reader of the pipe is gone: 128 + 13, the code that a shell reports for a program killed by
-/// SIGPIPE.
+/// Exit code if the reader of the pipe is gone: 128 + 13, as a shell reports for SIGPIPE.
 pub const READER_GONE: u8 = 141;
 
-/// Flag that is set after a write failed because the reader of the pipe was gone. Broken connections to servers do not
+/// Flag that is set if a write fails because the reader of the pipe is gone. A broken connection to a server does not
 /// set the flag.
 #[derive(Clone, Debug, Default)]
 pub struct ReaderGone(Arc<AtomicBool>);
@@ -20,7 +19,7 @@ impl ReaderGone {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Wraps a writer. A write to the wrapper sets this flag if it fails because the reader of `inner` is gone.
+    /// Wraps a writer. If a write fails because the reader of `inner` is gone, the wrapper sets this flag.
     pub fn watch<W: Write>(&self, inner: W) -> Watched<W> {
         Watched { inner, gone: self.clone() }
     }

@@ -9,7 +9,7 @@ use kube::{Client, Config};
 
 use super::CliExit;
 
-/// Maximum time to connect, maximum time for each read, and maximum time for a whole request.
+/// Maximum time for the connect, for each read, and for a whole request.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Pause between two requests.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -37,10 +37,10 @@ impl Ready {
         let url: http::Uri = self.url.parse().with_context(|| format!("--url {} must be a URL", self.url))?;
         let host = url.authority().filter(|_| url.scheme_str() == Some("http")).map(ToString::to_string);
         let host = host.context("--url must start with http://HOST")?;
-        // The base URL has no path, because the client puts this path in front of the path of each request.
+        // The client puts the path of the base URL in front of each request, so the base URL has no path.
         let mut config = Config::new(format!("http://{host}/").parse()?);
         (config.connect_timeout, config.read_timeout) = (Some(DEADLINE), Some(DEADLINE));
-        // A proxy is only for connections that leave the cluster, so it is not used here.
+        // Only connections that leave the cluster need a proxy.
         (config.proxy_url, config.default_retry) = (None, false);
         let client = Client::try_from(config).context("--url cannot be used")?;
         let until = Instant::now() + Duration::from_secs(self.wait_seconds);

@@ -91,17 +91,20 @@ async fn read_machine(cluster: &Cluster, namespace: &str, name: &str) -> anyhow:
     Err(missing(error, &meant, namespace, "machines"))
 }
 
-/// Trust of the controller in the requesters of a namespace, as its Whitelists report it.
+/// Trust of the controller in the requesters of a namespace. The Whitelists of the namespace report this trust.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum RequesterTrust {
     Trusted,
-    /// The controller has not been able to check the admission policy yet. It makes no decision that depends on
-    /// subjects.
+    /// The controller could not check the admission policy yet, and makes no decision that depends on subjects.
     Undecided,
     Untrusted,
 }
 
-/// Returns the least trust that a condition `RequesterKnown` of a Whitelist in the namespace reports.
+/// Returns the trust that the conditions `RequesterKnown` of the namespace's Whitelists report:
+///
+/// - `Untrusted` if a condition is False,
+/// - else `Undecided` if a condition is Unknown,
+/// - else `Trusted`.
 async fn requester_trust(cluster: &Cluster, namespace: &str) -> anyhow::Result<RequesterTrust> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
@@ -131,8 +134,8 @@ async fn own_identity(cluster: &Cluster) -> anyhow::Result<Requester> {
 /// Reads the policy from files.
 pub(super) fn from_files(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource> {
     let whitelists = super::input::whitelists(scope.files)?;
-    // A policy consists of the Whitelists of one namespace. This namespace is from the flag, else from the first
-    // Whitelist with a namespace, else `default`.
+    // A policy consists of the Whitelists of one namespace: the namespace of the flag, else of the first Whitelist with
+    // a namespace, else `default`.
     let named = whitelists.iter().find_map(|(_, whitelist)| whitelist.namespace());
     let namespace = scope.namespace.map(str::to_owned).or(named).unwrap_or_else(|| "default".to_owned());
     let mut compiled = Vec::new();

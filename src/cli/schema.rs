@@ -1,8 +1,8 @@
 //! Checks manifests against the schema of the CRD, as the API server does.
 //!
 //! # Guarantees
-//! If no problem is found, the API server accepts the manifest. A test ensures that this module knows every keyword of
-//! the schema, and that `validator::TWINS` contains each CEL rule in Rust.
+//! If no problem is found, the API server accepts the manifest. A test checks that this module knows every keyword and
+//! every CEL rule of the schema.
 //!
 //! # Caveats
 //! Admission policies of the cluster are not checked. `docs/design/20261130-reads-as-kubectl.md` explains why this
@@ -27,7 +27,7 @@ use validator::Validator;
 pub use validator::{Kind, Problem};
 pub(super) use words::shortened;
 
-/// Schema of `writ.dev/v1alpha1`, as in `crds/whitelists.yaml`.
+/// Schema of a Whitelist of `writ.dev/v1alpha1`, as in `crds/whitelists.yaml`.
 static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
     let definitions = crds::all().into_iter().map(|(_, definition)| definition);
     let whitelist = definitions.filter(|definition| definition.spec.names.kind == "Whitelist");
@@ -39,13 +39,13 @@ static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
 pub fn problems(object: &Node) -> Vec<Problem> {
     let mut validator = Validator::default();
     metadata::check(object, &mut validator);
-    // The status is not checked, because the API server also ignores the status of a manifest.
+    // The status is not checked, because the API server ignores the status of a manifest.
     validator.fields("", object, &WHITELIST, &["apiVersion", "kind", "metadata", "status"]);
     validator.found.sort_by_key(|problem| problem.line);
     validator.found
 }
 
-/// Returns the Whitelist as the API server stores it. Fields with the value null are dropped if the schema knows them.
+/// Returns the Whitelist as the API server stores it, without null values in fields that the schema knows.
 pub fn stored(object: &Node) -> Value {
     without_nulls(object, &WHITELIST)
 }

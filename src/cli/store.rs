@@ -12,8 +12,7 @@ pub fn state_folder() -> Option<PathBuf> {
     output::state_directory(|name| std::env::var(name).ok())
 }
 
-/// Returns the given location, else `outputs` in the [`state_folder`]. `None` if no location is given and no state
-/// folder is known.
+/// Returns the given location, else `outputs` in the [`state_folder`], else `None`.
 pub fn location_or_default(given: Option<&str>) -> Option<String> {
     let default = || Some(state_folder()?.join("outputs").to_str()?.to_owned());
     given.map(ToOwned::to_owned).or_else(default)

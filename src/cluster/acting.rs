@@ -1,17 +1,19 @@
-//! Calls on behalf of a requester. In the same request, the API server checks the requester's rights and records the
-//! requester's name in the object.
+//! Calls on behalf of a requester, who is a caller of Writ's own API.
 //!
-//! A caller of Writ's own API does not call the API server itself. Writ calls the API server and impersonates the
-//! caller. This process needs the right of *constrained* impersonation (KEP-5284, Kubernetes 1.36), limited to creating
-//! and changing Writ's own kinds. Never grant the verb `impersonate`. With this verb, a stolen token of this process
-//! gives control of the whole cluster.
+//! Writ calls the Kubernetes API server and impersonates the requester. Each call is one request. The API server checks
+//! the requester's rights, and records the requester's name in the object.
+//!
+//! This process needs the right of *constrained* impersonation (KEP-5284, Kubernetes 1.36). Limit this right to
+//! creating and changing Writ's own kinds. Never grant the verb `impersonate`, because a stolen token of this process
+//! would then give control of the whole cluster.
 //!
 //! # Guarantees
 //! 1. Each call carries the identity of exactly one requester, which [`requester::check`] has accepted.
-//! 2. Only the kinds of [`RequesterKind`] can be created or changed. Their subresources cannot be changed. Nothing can
-//!    be read or deleted.
-//! 3. [`ActingError::Forbidden`] means that the requester lacks a right. [`ClusterError::Forbidden`] means that this
-//!    process lacks the right to act for the requester. Its message names the ClusterRoles.
+//! 2. A call can only create or change an object of a [`RequesterKind`]. No call reads or deletes an object, or changes
+//!    a subresource.
+//! 3. [`ActingError::Forbidden`] means that the requester lacks a right.
+//! 4. [`ClusterError::Forbidden`] means that this process lacks the right to act for the requester. The message names
+//!    the ClusterRoles that grant this right.
 
 mod requester;
 
@@ -36,8 +38,8 @@ use super::{Cluster, ClusterError, Operation};
 
 pub use requester::RequesterError;
 
-/// A kind that a requester may create and change through Writ. Never implement this trait for a kind that approves
-/// something. An approval needs the approver's own credential.
+/// Kind of the objects that a requester may create and change through Writ. Never implement this trait for a kind that
+/// approves something, because an approval needs the approver's own credential.
 pub trait RequesterKind:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Serialize
@@ -71,12 +73,12 @@ pub enum ActingError {
     /// Writ does not act for this caller. Nothing was sent.
     #[error(transparent)]
     Requester(#[from] RequesterError),
-    /// The kubeconfig of this process already impersonates a user. The headers for this user would mix with the headers
-    /// for the requester.
+    /// The kubeconfig of this process already impersonates a user. One request cannot carry the headers for two
+    /// identities.
     #[error("the kubeconfig of Writ must not have `as` or `as-groups`: Writ could not act for {0}")]
     Impersonating(String),
-    /// The namespace or the name is not a valid Kubernetes name, so it could change the path of the request. Nothing
-    /// was sent.
+    /// The namespace or name is not a valid Kubernetes name. Nothing was sent, because an invalid name could change the
+    /// path of the request.
     #[error("{part} {text:?} must consist of lower case letters, digits, `-` and `.`, at most 253 characters")]
     InvalidName {
         /// `namespace` or `name`.
@@ -99,15 +101,15 @@ pub enum ActingError {
     Cluster(#[from] ClusterError),
 }
 
-/// Answer of the API server that metrics count as success of the call.
+/// Answer of the API server. Metrics count both variants as a successful call.
 enum Answer<K> {
     Stored(K),
     /// The requester lacks the right. Holds the API server's message.
     Refused(String),
 }
 
-/// Access for calls on behalf of one requester. Created again for each request of a caller, because the caller's rights
-/// and groups can change.
+/// Access for calls on behalf of one requester. Create a new access for each request of a caller, because the caller's
+/// rights and groups can change.
 #[derive(Clone)]
 pub struct AsRequester {
     cluster: Cluster,

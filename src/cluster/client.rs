@@ -21,13 +21,12 @@ use super::forbidden::Caller;
 use super::gate::Gate;
 use super::{ClusterError, Operation};
 
-/// Deadline of one call. The API server itself ends a request only after 60 s. With a deadline of 10 s, the caller can
-/// retry sooner.
+/// Deadline of one call. With a deadline shorter than the API server's own 60 s, the caller can retry sooner.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for opening a TCP connection to the API server.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Maximum time without data within a response. The API server ends each watch after 30 s (see
-/// `multi_namespace_watch`). After 45 s without data, the connection must therefore be half open.
+/// `multi_namespace_watch`). A longer pause therefore means that the connection is half open.
 const READ_DEADLINE: Duration = Duration::from_secs(45);
 
 /// Options for the connection to the API server, and the namespaces that Writ serves.
@@ -37,12 +36,11 @@ pub struct ClientOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Namespaces that Writ serves. If empty, Writ serves all namespaces.
     pub namespaces: Vec<String>,
-    /// Namespace of the objects that belong to this process, for example its Lease. `None` selects the only entry of
-    /// `namespaces`. If `namespaces` does not have exactly one entry, `None` selects the namespace of the kubeconfig or
-    /// the Pod.
+    /// Namespace of the objects that belong to this process, for example its Lease. If `None`: the entry of
+    /// `namespaces` if there is exactly one, else the namespace of the kubeconfig or the Pod.
     pub own_namespace: Option<String>,
-    /// True if a user runs this process with the user's own rights. Messages about missing rights then address the
-    /// user.
+    /// True for a command-line tool, which runs with the rights of its user. Messages about missing rights then address
+    /// the user.
     pub is_person: bool,
 }
 
@@ -104,8 +102,8 @@ impl Cluster {
         };
         config.connect_timeout = Some(CONNECT_DEADLINE);
         config.read_timeout = Some(READ_DEADLINE);
-        // Disables kube's own retries, which take up to 164 s and repeat writes that have perhaps succeeded. The
-        // callers retry instead. After such a write (`ClusterError::is_ambiguous`), they first read the object.
+        // kube's own retries take up to 164 s, and repeat writes that have perhaps succeeded. The callers retry instead
+        // (see `ClusterError::is_ambiguous`).
         config.default_retry = false;
         let auth = &config.auth_info;
         let is_impersonating = auth.impersonate.is_some()
@@ -121,8 +119,7 @@ impl Cluster {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let server = (host, url.port_u16().unwrap_or(443));
         let clock = Arc::<Clock>::default();
-        // The layer of the clock is inside the layer of the gate, which delays answers. The clock therefore takes the
-        // time of an answer before the gate delays the answer.
+        // `Dates` is inside `Gate`, so that `Dates` reads the time of an answer before `Gate` delays the answer.
         let builder = ClientBuilder::try_from(config)?.with_layer(&Dates(Arc::clone(&clock)));
         let client = builder.with_layer(&Gate::new()).build();
         let caller = if options.is_person { Caller::Person } else { Caller::Operator };
@@ -150,8 +147,8 @@ impl Cluster {
         addresses
     }
 
-    /// Returns the endpoints of the Service `kubernetes`. Empty if they cannot be read. Most users lack the right to
-    /// read them.
+    /// Returns the endpoints of the Service `kubernetes`. Empty if the endpoints cannot be read. Most users lack the
+    /// right to read endpoints.
     async fn endpoints(&self) -> Vec<IpAddr> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "default");
         match tokio::time::timeout(CONNECT_DEADLINE, api.get("kubernetes")).await {
@@ -175,8 +172,8 @@ impl Cluster {
         }
     }
 
-    /// Returns the time by the API server's clock. Times that are stored in objects or compared with times in objects
-    /// must come from this clock.
+    /// Returns the time by the API server's clock. Use this clock for each time that is stored in an object or compared
+    /// with a time in an object.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -205,7 +202,7 @@ impl Cluster {
         self.namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
     }
 
-    /// Returns a copy whose error messages are for another caller. The copy makes its calls with the same rights.
+    /// Returns a copy whose error messages are for another caller. The rights of the calls stay the same.
     pub(super) fn as_caller(&self, caller: Caller) -> Self {
         Self { caller, ..self.clone() }
     }

@@ -1,8 +1,11 @@
-//! The API server's clock, the only clock for ages and stored times (docs/design/20261129-one-clock.md).
+//! Estimates the API server's clock. Writ uses the estimate for each time that it stores, and for each age that it
+//! computes (docs/design/20261129-one-clock.md).
 //!
-//! The API server writes the creation times of objects. Times that Writ compares with creation times or stores next to
-//! them must come from the same clock, never from this host's wall clock. Between two answers, this module uses the
-//! kernel's clock since boot. Nobody can set this clock, and it runs while the host is suspended.
+//! The API server writes the creation times of objects. A time from this host's wall clock must never be compared with
+//! a creation time, because the two clocks can differ.
+//!
+//! The answers of the API server contain its time. Between two answers, the kernel's clock since boot measures the
+//! elapsed time. Nobody can set the clock since boot, and the clock since boot also runs while the host is suspended.
 
 mod dates;
 mod estimate;
@@ -18,21 +21,22 @@ pub(super) use dates::Dates;
 pub(super) use estimate::Source;
 use estimate::{Bounds, Estimate, SECOND};
 
-/// Maximum duration of a call, in nanoseconds. Writ ignores the time in a slower answer, because it would give bounds
-/// for the clock that are too wide.
+/// Maximum duration, in nanoseconds, of a call whose answer may correct the estimate. After a slower call, the time in
+/// the answer is too inexact.
 const MAX_ROUND_TRIP: i128 = 5 * SECOND;
-/// Limit for backward corrections of the clock, in nanoseconds. Up to this limit, the returned time stands still until
-/// the corrected clock has caught up. A larger correction sets the returned time back.
+/// Maximum backward correction without a jump, in nanoseconds. After such a correction, the returned time stands still
+/// until the corrected clock has caught up. After a larger correction, the returned time jumps back.
 const MAX_STANDSTILL: i128 = 2 * SECOND;
-/// Difference between this host's clock and the API server's clock, in seconds, above which Writ logs a warning. The
-/// chart's alert has the same limit.
+/// Limit for the difference between this host's clock and the API server's clock, in seconds. Above this limit, Writ
+/// logs a warning. The chart's alert has the same limit.
 const WARN_ABOVE: f64 = 5.0;
-/// Difference in seconds below which, after a warning, Writ reports that the clocks agree again.
+/// Limit for the difference between this host's clock and the API server's clock after a warning, in seconds. Below
+/// this limit, Writ reports that the clocks agree again.
 const AGREE_BELOW: f64 = 4.0;
-/// Minimum time between two warnings. Without this minimum, several API servers with different clocks could fill the
-/// log.
+/// Minimum time between two warnings that this host's clock and the API server's clock differ. Without this minimum,
+/// several API servers with different clocks could fill the log.
 const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// Time after which the warning is repeated if the clocks still differ.
+/// Time after which Writ repeats the warning that this host's clock and the API server's clock differ.
 const REPEAT_WARNING_AFTER: Duration = Duration::from_secs(3600);
 
 /// Estimate of the API server's clock.
@@ -56,7 +60,7 @@ struct Warned {
     offset: f64,
 }
 
-/// Change of the difference between the clocks. Writ logs each change.
+/// Log message: this host's clock and the API server's clock differ, or they agree again.
 #[derive(Debug, PartialEq)]
 enum OffsetChange {
     Differ,
@@ -77,13 +81,13 @@ impl Clock {
         self.state().now(reading).unwrap_or_else(Timestamp::now)
     }
 
-    /// Returns a reading of the clock that nobody can set, in nanoseconds since an arbitrary start.
+    /// Returns the nanoseconds since an arbitrary start, by a clock that nobody can set.
     pub(super) fn reading(&self) -> i128 {
         boot_time().unwrap_or_else(|| nanoseconds(self.began.elapsed()))
     }
 
-    /// Corrects the estimate with a time in whole seconds that the API server wrote while it handled a request. `sent`
-    /// is the [`Clock::reading`] before the request.
+    /// Corrects the estimate with `time` from an answer of the API server. Only the whole seconds of `time` count.
+    /// `sent` is the [`Clock::reading`] before the request.
     pub(super) fn record(&self, source: Source, time: Timestamp, sent: i128) {
         let received = self.reading();
         if received - sent > MAX_ROUND_TRIP {
@@ -158,8 +162,8 @@ fn boot_time() -> Option<i128> {
     Some(i128::from(time.tv_sec) * SECOND + i128::from(time.tv_nsec))
 }
 
-/// Returns `None` on systems other than Linux. Only command-line tools run there, for so short a time that the clock of
-/// [`Instant`] is sufficient.
+/// Returns `None`, so that [`Clock::reading`] uses [`Instant`] instead. [`Instant`] is sufficient, because only
+/// short-lived command-line tools run on systems other than Linux.
 #[cfg(not(target_os = "linux"))]
 fn boot_time() -> Option<i128> {
     None

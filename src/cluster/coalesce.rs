@@ -1,8 +1,9 @@
-//! One call for all tasks that need the same result at about the same time.
+//! Shares one call among all tasks that need the same result at about the same time. The tasks that wait for the next
+//! call share its result.
 //!
 //! # Guarantees
-//! A task gets the result of a call that started after the task's request. The result therefore contains everything
-//! that was committed before the request. Tasks that arrive during other calls wait together for the next call.
+//! A task gets the result of a call that starts after the task's request. The result therefore includes every change
+//! that was committed before the request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,9 +11,9 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::ClusterError;
 
-/// Maximum number of concurrent calls. A list waits up to 0.1 s for the API server's cache. With one concurrent call, a
-/// task would wait for the list in progress and then for its own list. With four concurrent calls, the next call starts
-/// after about a quarter of the duration of a list. A burst of 300 tasks makes a few dozen calls.
+/// Maximum number of concurrent calls. With only one call, a new task would wait for the running call and then for its
+/// own call. With four concurrent calls, the task's own call starts sooner. A burst of 300 tasks makes a few dozen
+/// calls.
 const MAX_CONCURRENT_CALLS: usize = 4;
 
 /// Shared calls of one kind.
@@ -31,7 +32,8 @@ impl<T> Default for Coalescer<T> {
 }
 
 impl<T: Clone> Coalescer<T> {
-    /// Returns the result of a call that starts after this request. `make` makes the call, which must have a deadline.
+    /// Returns the result of an API call that starts after this function was called. `make` makes the API call, which
+    /// must have a deadline.
     pub async fn call(&self, make: impl AsyncFnOnce() -> Result<T, ClusterError>) -> Result<T, ClusterError> {
         let call = Arc::clone(&self.next.lock().unwrap_or_else(PoisonError::into_inner));
         // One of the waiting tasks makes the call. If this task is dropped, another waiting task makes the call.

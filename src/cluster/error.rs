@@ -41,7 +41,7 @@ pub enum ClusterError {
         who: String,
         /// The object or the list.
         target: String,
-        /// Message of the API server, and the command that grants the right.
+        /// Message of the API server. If known, also the command or the ClusterRoles that grant the missing right.
         message: String,
     },
     /// This version of Writ cannot decode the object.
@@ -85,8 +85,8 @@ impl ClusterError {
         }
     }
 
-    /// Returns true if a write that failed with this error has perhaps succeeded. The reason: no answer came, the
-    /// answer requests a retry, or the answer cannot be decoded.
+    /// Returns true if a write has perhaps succeeded despite this error. For example, no answer came, or the answer
+    /// cannot be decoded.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Undecodable { .. })
     }
@@ -105,11 +105,12 @@ impl ClusterError {
     }
 }
 
-/// Returns true if an answer means that an object is too large to be stored. A retry would get the same answer.
+/// Returns true if an answer means that an object is too large to be stored, so that a retry is useless. These answers
+/// are:
 ///
-/// The API server limits the size of a request and answers with status 413. If an object exceeds a limit of etcd, the
-/// status is 500. The message of etcd's server is "etcdserver: request is too large". The messages of gRPC are "trying
-/// to send message larger than max" and "received message larger than max".
+/// - status 413 from the API server
+/// - status 500 with "request is too large" from etcd
+/// - status 500 with "message larger than max" from gRPC, for a sent or a received message
 fn is_too_large(code: u16, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let says_so = ["request is too large", "message larger than max", "entity too large"];

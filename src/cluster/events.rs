@@ -1,5 +1,7 @@
-//! Kubernetes events, which inform users and are not part of the audit record. Publishing never delays the caller and
-//! never fails: events go through a bounded queue. If the queue is full, new events are dropped and counted.
+//! Publishes Kubernetes events, which inform users and are not part of the audit record.
+//!
+//! Publishing never delays the caller and never fails. If the queue of events is full, Writ drops new events and counts
+//! them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,11 +22,10 @@ use crate::telemetry::metrics;
 
 use super::Cluster;
 
-/// Maximum number of queued events. A burst of 200 executions makes 600 events. A longer queue would only put more load
-/// on the API server.
+/// Maximum number of queued events. A burst of 200 executions makes 600 events.
 const MAX_QUEUED_EVENTS: usize = 1024;
-/// Maximum number of remembered events. If a remembered event repeats, Writ increases the count in the stored event
-/// instead of creating a new event. Most events never repeat, because each event concerns another execution.
+/// Maximum number of remembered events. If a remembered event repeats, Writ increases the count of the stored event
+/// instead of creating a new event.
 const REMEMBERED: usize = 256;
 /// Time for which an event is remembered, as in kube's recorder.
 const REMEMBERED_FOR: Duration = Duration::from_secs(360);
@@ -105,7 +106,7 @@ struct Told {
     last: Instant,
 }
 
-/// Publisher of events. Unlike kube's recorder, this publisher takes all times from the estimate of the API server's
+/// Publisher of events. Unlike kube's recorder, this publisher takes all times from [`Cluster::now`], the API server's
 /// clock.
 struct Recorder {
     cluster: Cluster,
@@ -133,8 +134,8 @@ impl Recorder {
             let series = json!({"series": {"count": told.count, "lastObservedTime": MicroTime(now)}});
             let patched = api.patch(&told.name, &PatchParams::default(), &Patch::Merge(&series)).await;
             if patched.is_err() {
-                // The stored event is gone, because the API server deletes each event after an hour. Writ forgets the
-                // event, so that the next repetition creates a new event.
+                // The API server deletes each event after an hour, so the stored event is perhaps gone. The next
+                // repetition creates a new event.
                 self.told.remove(&key);
             }
             return patched.map(drop);

@@ -1,5 +1,5 @@
-//! Messages about calls that the API server refused because of a missing right. A message names the refused user and
-//! the command that grants the right.
+//! Explains refusals of the API server because of a missing right. A message names the caller and, if known, the
+//! command or the ClusterRoles that grant the right.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -32,8 +32,11 @@ struct RequestRefusal<'a> {
 }
 
 impl<'a> RequestRefusal<'a> {
-    /// Parses a message. Returns `None` if the message has another form, or if the refused call was not for a
-    /// namespace.
+    /// Parses a message. Returns `None` in three cases:
+    ///
+    /// - The message has another form.
+    /// - The refused call was not for a namespace.
+    /// - A part of the message is not safe in a shell command.
     fn parse(message: &'a str) -> Option<Self> {
         let (object, rest) = message.split_once(" is forbidden: User \"")?;
         let (user, rest) = rest.split_once("\" cannot ")?;
@@ -44,8 +47,8 @@ impl<'a> RequestRefusal<'a> {
         let name = object.split_once(" \"").and_then(|(_, name)| name.strip_suffix('"'));
         let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
         let are_plain = [verb, namespace, name.unwrap_or_default()].into_iter().all(is_plain);
-        // The API server escapes special characters with backslashes. A name with escapes or quotes must not get into a
-        // shell command.
+        // A user name with a quote or a backslash is not safe in a shell command. The API server escapes special
+        // characters with backslashes.
         let is_usable = are_plain && !user.contains(['\\', '\'']) && !user.is_empty();
         is_usable.then_some(Self { user, verb, resource, group, namespace, name })
     }
@@ -100,8 +103,8 @@ pub(super) fn who(message: &str, caller: &Caller) -> String {
     }
 }
 
-/// Returns the API server's message. If Writ knows how an administrator can grant the missing right, adds the command
-/// or the ClusterRoles.
+/// Returns the API server's message. If known, adds the command or the ClusterRoles with which an administrator grants
+/// the missing right.
 pub(super) fn explained(message: &str, caller: &Caller) -> String {
     let mut text = message.to_owned();
     if let Caller::Requester { name, is_service_account } = caller {
@@ -115,16 +118,17 @@ pub(super) fn explained(message: &str, caller: &Caller) -> String {
     text
 }
 
-/// Returns true if a refusal means that this process may not impersonate the requester. Returns false if the requester
-/// lacks a right. Example: `users "alice" is forbidden: User "writ" cannot impersonate:user-info resource "users" ...`.
-/// The API server quotes names as Go does. A name therefore never contains the unescaped quotes that this function
-/// searches for.
+/// Returns true if `message` refuses an impersonation: this process may not act for the requester. For any other
+/// message, returns false: the requester lacks a right. Example of a refused impersonation:
+/// `users "alice" is forbidden: User "writ" cannot impersonate:user-info resource "users" ...`.
+///
+/// A name cannot imitate this message, because the API server escapes quotes in names.
 pub(super) fn lacks_impersonation(message: &str) -> bool {
     let words = message.split_once(" is forbidden: User \"").and_then(|(_, rest)| rest.split_once("\" cannot "));
     words.is_some_and(|(user, rest)| !user.contains(['"', '\\']) && rest.starts_with("impersonate"))
 }
 
-/// Returns the instruction for an administrator: the ClusterRoles to bind, so that this process may act for a
+/// Returns an instruction for an administrator. The instruction names the ClusterRoles that let this process act for a
 /// requester.
 fn how_to_let_act_for(name: &str, is_service_account: bool) -> String {
     let (role, place) = match name.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':')) {

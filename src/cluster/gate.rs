@@ -1,7 +1,7 @@
 //! Limits the memory for answers of the API server.
 //!
-//! Users decide how large an object is. The client therefore reads only a few answers concurrently, and the namespaces
-//! take turns. Watches are exempt: a watch is a stream, of which only one event is in memory.
+//! Answers can be large, because users decide how large an object is. The client therefore reads only a few answers
+//! concurrently, and the namespaces take turns. Watches are exempt, because only one event of a watch is in memory.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,11 +17,11 @@ use tower_service::Service;
 
 use crate::fairness::{Pool, Size};
 
-/// Maximum number of answers with one object that are read concurrently. These answers take at most 72 MiB. etcd stores
-/// up to 1.5 MiB for an object. Until the object is decoded, up to three copies of its text are in memory.
+/// Maximum number of answers with one object that are read concurrently. These answers take at most 72 MiB: 16 objects
+/// of at most 1.5 MiB (limit of etcd), each in up to three copies until it is decoded.
 const CONCURRENT_OBJECTS: Size = Size { places: 16, share: 12 };
-/// Maximum number of pages of lists that are read concurrently. These pages take at most 135 MiB, because a page has up
-/// to ten objects.
+/// Maximum number of pages of lists that are read concurrently. These pages take at most 135 MiB: 3 pages with up to
+/// ten objects, each object in up to three copies.
 const CONCURRENT_PAGES: Size = Size { places: 3, share: 2 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -78,8 +78,8 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            // While a call waits for its permit, its answer takes no memory here, because the API server keeps the
-            // unread answer. The deadline of the call includes the waiting time.
+            // Before the permit, nothing reads the body of the answer, so the body takes no memory in this process. The
+            // deadline of the call includes the waiting time.
             let turn = match pool {
                 None => None,
                 Some(pool) => Some(pool.place(&namespace).await),
@@ -116,7 +116,7 @@ fn kind_of(uri: &Uri) -> AnswerKind {
 }
 
 /// Returns the namespace of a request, or an empty text if the request has no namespace. All requests without a
-/// namespace share permits like one namespace.
+/// namespace share the permits of one namespace.
 fn namespace(uri: &Uri) -> &str {
     let mut parts = uri.path().split('/');
     parts.find(|part| *part == "namespaces").and_then(|_| parts.next()).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! Objects without the metadata that users can make large: labels, annotations, finalizers, managed fields and owners.
-//! The decoder measures the size of these parts, then drops them.
+//! Decodes objects with reduced metadata. Users can make some parts large: labels, annotations, finalizers, managed
+//! fields and owners. The decoder measures the size of these parts, then drops most of their content.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,13 @@ use serde::{Deserialize, de};
 use crate::api::{AUDIT_FINALIZER, CommandExecution, CommandExecutionSpec, CommandExecutionStatus};
 use crate::execution::ObjectSize;
 
-/// Prefix of Writ's own annotations. The decoder keeps all of these annotations. If it kept only a limited number, a
-/// user could hide an annotation by adding many others. The API server stores up to 256 KiB of annotations per object.
+/// Prefix of Writ's own annotations. The decoder keeps all annotations with this prefix, so that a user cannot hide an
+/// annotation behind many others. The API server stores at most 256 KiB of annotations per object.
 const OWN_ANNOTATIONS: &str = "writ.dev/";
 /// Annotation of `kubectl apply`. The decoder keeps the key, but not the value.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Maximum number of finalizers that are kept for an object. Also the maximum number of kept entries of
-/// `metadata.managedFields` for each operation, `Apply` or `Update`.
+/// Maximum number of kept finalizers of an object, except Writ's own. Also the maximum number of kept `Apply` entries,
+/// and of kept `Update` entries, in `metadata.managedFields`.
 const MAX_KEPT_ENTRIES: usize = 32;
 /// Maximum length of a kept annotation value, in bytes. The values of Writ's own annotations are single words.
 const MAX_KEPT_VALUE_BYTES: usize = 1024;
@@ -28,8 +28,7 @@ const MAX_KEPT_VALUE_BYTES: usize = 1024;
 pub struct Counted {
     /// Approximate length of the value as text, in bytes.
     pub bytes: usize,
-    /// Hash of the content. The hash depends on the order of the content. The order is stable, because the API server
-    /// sorts the keys of maps.
+    /// Hash of the content. The order of keys changes the hash, but the API server always sorts the keys of maps.
     pub hash: u64,
 }
 
@@ -101,11 +100,11 @@ impl<'de> Visitor<'de> for CountingVisitor {
     }
 }
 
-/// Metadata without the parts that users can make large. [`LeanMetadata::kept`] contains the names, the times, the
-/// managers and Writ's own annotations and finalizer.
+/// Metadata without most of the parts that users can make large.
 #[derive(Clone, Debug, Default)]
 pub struct LeanMetadata {
-    /// Kept parts, without labels and owners.
+    /// Names, versions, times, Writ's own annotations and finalizer, and a limited number of other finalizers and field
+    /// managers. Contains no labels and no owners.
     pub kept: ObjectMeta,
     /// Sizes of the parts of the metadata. `total` is 0, because the size of the whole object is not known here.
     pub size: ObjectSize,

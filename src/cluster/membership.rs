@@ -1,13 +1,14 @@
-//! The members: `writ serve` processes that work together. Each process renews its own Lease and reads the Leases of
-//! the other processes.
+//! Manages the members: `writ serve` processes that work together. Each process renews its own Lease, and reads the
+//! Leases of the other processes.
 //!
-//! A Lease shows if the holder of a claim is alive. The Leases together list the living members. The claim, not the
-//! Lease, prevents a second run of a command. A process considers another process's Lease expired if it observed no
-//! change of this Lease for the Lease's duration. The process measures this time with its own monotonic clock. Wall
-//! clocks of different hosts are never compared.
+//! The Lease of a claim's holder shows if the holder is alive. All Leases together list the living members. Only the
+//! claim, and not the Lease, prevents a second run of a command.
+//!
+//! The Lease of another process counts as expired if this process observed no change for the Lease's duration. This
+//! process measures the time with its own monotonic clock. Wall clocks of different hosts are never compared.
 //!
 //! ```text
-//! every third of the duration   renewal       own Lease: renewTime, address, view, leaving
+//! every third of the duration   renewal       own Lease: renewTime, address, view (digest of the members), leaving
 //! once per duration             sweep         list of all Leases -> living members -> the view to publish (placement)
 //! while a claim is checked      holder_fact   the holder's Lease, read every 5 s -> can the claim be adopted?
 //! ```
@@ -36,22 +37,22 @@ use renewal::{RenewalTime, Renewals, Renewed};
 pub use leases::Member;
 pub use renewal::LeaseEpoch;
 
-/// Maximum gap between two observations of the Lease of a claim's holder. Normally, Writ reads this Lease every 5 s.
-/// During a longer gap, the API server was perhaps unavailable, so that the holder could not renew the Lease. After
-/// such a gap, the measured time without a change restarts at 0.
+/// Maximum gap between two reads of the Lease of a claim's holder. The usual gap is 5 s. During a longer gap, the API
+/// server was perhaps unavailable, so that the holder could not renew the Lease. The measured time without a change
+/// then restarts at 0.
 const MAX_OBSERVATION_GAP: Duration = Duration::from_secs(8);
 
 /// This process as one of the members.
 pub struct Membership {
     leases: Leases,
-    /// Namespace and name of this process's Lease. This process writes this identity into its claims. Leases of other
-    /// processes can be in other namespaces.
+    /// Identity of this process in its claims: namespace and name of its Lease. Leases of other processes can be in
+    /// other namespaces.
     own_identity: String,
     /// Host and port at which this process serves requests of the other members.
     address: Option<String>,
     state: Mutex<State>,
     observations: Mutex<Observations>,
-    /// Wakes the renewal when the content of this process's Lease has changed.
+    /// Wakes the renewal when this process has new content for its Lease.
     announce: Notify,
 }
 
@@ -123,9 +124,9 @@ impl Membership {
         tokio::join!(self.renew_loop(), self.sweep_loop());
     }
 
-    /// Announces to the other members that this process starts no more commands. The announcement is part of the next
-    /// renewal, which follows immediately. The process still renews its Lease until [`release`](Self::release), because
-    /// commands can still run.
+    /// Announces to the other members that this process starts no more commands. An immediate renewal of the Lease
+    /// publishes the announcement. The renewals continue until [`release`](Self::release), because commands can still
+    /// run.
     pub fn leave(&self) {
         self.state().is_leaving = true;
         self.announce.notify_one();
@@ -138,9 +139,11 @@ impl Membership {
         }
     }
 
-    /// Returns the current epoch, or `None` while the other processes perhaps consider this process dead. If `None`,
-    /// this process must not claim an execution or start a command. If two calls return different epochs, the renewals
-    /// had a gap between the calls.
+    /// Returns the current epoch: the number of the current period without a gap in the renewals. Two different results
+    /// mean that the renewals had a gap between the two calls.
+    ///
+    /// Returns `None` while other processes perhaps consider this process dead. This process must then not claim an
+    /// execution or start a command.
     pub fn current_epoch(&self) -> Option<LeaseEpoch> {
         self.state().renewals.current_epoch(self.leases.duration, self.clock())
     }
@@ -161,8 +164,8 @@ impl Membership {
     }
 
     async fn renew_loop(&self) {
-        // Makes three attempts within the Lease's duration, each limited to a third of the duration. If one call fails,
-        // the next call still renews the Lease in time.
+        // Each attempt takes at most a third of the Lease's duration. If one attempt fails, the next attempt still
+        // renews the Lease in time.
         let share = self.leases.duration / 3;
         let mut turns = interval(share);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,8 +195,8 @@ impl Membership {
         }
     }
 
-    /// Records the listed members. If the digest of the members (the view) changes, wakes the renewal, which publishes
-    /// the new view.
+    /// Records the listed members. If the digest of these members (the view) is not published yet, wakes the renewal,
+    /// which publishes the view.
     fn apply_members(&self, members: Vec<Member>) {
         let mut state = self.state();
         let is_agreed = state.handover.is_agreed();
@@ -232,8 +235,10 @@ impl Membership {
         Ok(())
     }
 
-    /// Returns the content of the next renewal. If this process's Lease has perhaps expired, this process first gives
-    /// up its Machines and tasks. Other members have perhaps taken them over.
+    /// Returns the content of the next renewal.
+    ///
+    /// If this process's Lease has perhaps expired, other members have perhaps taken over this process's Machines and
+    /// tasks. In this case, this function first gives up these Machines and tasks.
     fn prepare_announcement(&self) -> Announcement {
         let mut state = self.state();
         if !state.renewals.is_current(self.leases.duration, self.clock()) {

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use super::{Cluster, PAGE};
 use crate::telemetry::{Watch, metrics};
 
-/// Time after which the API server ends a watch, in seconds. If no data comes for a longer time, the client knows that
-/// the connection is half open.
+/// Time after which the API server ends a watch, in seconds. If no data comes for a longer time, the connection is half
+/// open.
 const WATCH_SECONDS: u32 = 30;
 
 impl Cluster {
@@ -55,9 +55,8 @@ pub fn log_watch_failure(watch: Watch, error: &watcher::Error) {
     tracing::warn!(%error, watch = watch.as_str(), "a watch failed; trying again");
 }
 
-/// Delay before a failed watch starts again. kube's default delay grows to 30 s, which is too long after an outage. A
-/// few watches that retry once per second do not overload an API server that restarts. A growing delay would also have
-/// no effect, because each attempt begins with an event that counts as success and resets the delay.
+/// Delay before a failed watch starts again. kube's default delay grows to 30 s, which is too long after an outage. One
+/// retry per second does not overload an API server that restarts.
 struct WatchBackoff;
 
 impl Iterator for WatchBackoff {
@@ -73,9 +72,10 @@ impl Backoff for WatchBackoff {
 }
 
 /// Merges several watches into one watch. The merged list is complete ([`Event::InitDone`]) when each watch has
-/// delivered its own list or has failed. From then on, the merged watch delivers changes. If a watch fails, for example
-/// because its namespace or the right to read it was deleted, it does not delay the other watches. When a watch starts
-/// again, its new list is delivered as changes since its last list.
+/// delivered its list or has failed. A watch without the right to read its namespace therefore delays no other watch.
+///
+/// If a watch lists its objects again after that, the merged watch delivers changes: an `Apply` for each object, and a
+/// `Delete` for each missing object.
 fn merge<K>(
     watches: Vec<BoxStream<'static, watcher::Result<Event<K>>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send

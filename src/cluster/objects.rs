@@ -1,5 +1,5 @@
-//! Reads of objects from the API server, never from a cache. Each read includes every change that was committed before
-//! the read. No decision and no claim depends on a cache.
+//! Reads objects from the API server, never from a cache. Each read includes every change that was committed before the
+//! read.
 
 use std::collections::HashSet;
 
@@ -13,8 +13,8 @@ use crate::execution::{ObjectSize, nearest};
 use super::lean::LeanExecution;
 use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
-/// Maximum size of the labels of a Machine, in bytes. Rules match the labels. Writ therefore keeps the labels in memory
-/// while a connection to the Machine exists.
+/// Maximum size of the labels of a Machine, in bytes. Writ keeps these labels in memory while a connection to the
+/// Machine exists, because rules select Machines by label.
 const MAX_MACHINE_LABEL_BYTES: usize = 65_536;
 /// Maximum number of Machines that a command-line tool lists to suggest a similar name. The list contains only
 /// metadata, usually less than 1 MiB.
@@ -42,8 +42,7 @@ impl Cluster {
         for api in self.watch_apis::<Slim<K>>() {
             match self.call(operation, what, api.list(&one)).await {
                 Ok(_) => may = true,
-                // A refusal in one namespace is no error. If a namespace was deleted with its rights, Writ still serves
-                // the others.
+                // A refusal in one namespace is no error, because Writ still serves the other namespaces.
                 Err(error @ ClusterError::Forbidden { .. }) => {
                     tracing::warn!(%error, "namespace not served");
                     refused = Some(error);
@@ -62,7 +61,7 @@ impl Cluster {
         self.execution_and_size(namespace, name).await.map(|(execution, _)| execution)
     }
 
-    /// Reads an execution without the metadata that users can make large (see `lean`), and its size.
+    /// Reads an execution and its size. The metadata that users can make large is dropped (see `lean`).
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -82,8 +81,8 @@ impl Cluster {
         Request::new(CommandExecution::url_path(&(), Some(namespace)))
     }
 
-    /// Sends a request whose response is an execution. Returns the execution with the reduced metadata of `lean`, and
-    /// its size.
+    /// Sends a request whose response is an execution. Returns the execution and its size. The metadata is reduced as
+    /// in `lean`.
     pub(super) async fn read_execution(
         &self,
         request: http::Request<Vec<u8>>,
@@ -121,8 +120,8 @@ impl Cluster {
         }
     }
 
-    /// Reads a Machine without managed fields, annotations, finalizers and owners. Writ keeps the Machine in memory
-    /// while a connection to the Machine exists. The omitted parts would take most of this memory.
+    /// Reads a Machine. Writ keeps the Machine in memory while a connection to the Machine exists. To save memory, the
+    /// returned Machine has no managed fields, annotations, finalizers and owners.
     ///
     /// # Errors
     /// See [`ClusterError`].

@@ -7,10 +7,11 @@ pub enum Operation {
     GetExecution,
     /// Executions are listed.
     ListExecutions,
-    /// The status of an execution is written, if its resourceVersion has not changed since it was read. The claim is
-    /// such a write.
+    /// The status of an execution is written, for example at the claim. The write fails if the execution has changed
+    /// since it was read.
     WriteStatus,
-    /// The status of a claimed execution is written, if its claim still has the token of this process.
+    /// The status of a claimed execution is written. The write fails if the claim no longer has the token of this
+    /// process.
     WriteResult,
     /// The finalizer is added to an execution, or removed.
     PatchFinalizer,
@@ -40,18 +41,18 @@ pub enum Operation {
     RenewLease,
     /// Leases of other processes are read.
     ReadLeases,
-    /// A Lease is deleted: this process's Lease at the end, or the expired Lease of another process.
+    /// A Lease is deleted: this process's Lease when this process stops, or the expired Lease of another process.
     DeleteLease,
     /// A dry run checks that the API server does not accept a forged requester.
     CheckStamping,
-    /// An object is created or changed as a requester.
+    /// An object is created or changed on behalf of a requester.
     ActForRequester,
     /// A command-line tool reads objects for its user.
     Cli,
 }
 
 impl Operation {
-    /// Returns the name in labels.
+    /// Returns the name of this kind of call in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Operation::GetExecution => "get_execution",

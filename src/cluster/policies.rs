@@ -1,12 +1,13 @@
-//! The policy of a namespace: its Whitelists in compiled form. Each use reads the current versions of the Whitelists
-//! from the API server. Only changed Whitelists are compiled again.
+//! Provides the policy of a namespace: its Whitelists in compiled form.
+//!
+//! Each use of a policy first lists only the names and versions of all Whitelists. If a version has changed, Writ lists
+//! all Whitelists in full, and compiles the changed Whitelists again.
 //!
 //! # Guarantees
 //! 1. [`PolicyCache::rules`] includes every change of a Whitelist that was committed before the call. Concurrent
 //!    callers share one read, which starts after their calls.
-//! 2. All rules of a result come from the same moment. If Writ read the Whitelists at different moments, it could miss
-//!    a Deny that was moved from one Whitelist to another. Each use therefore lists the names and versions of all
-//!    Whitelists. If the versions differ from the compiled versions, one list reads all Whitelists in full.
+//! 2. All rules of a result come from the same moment. Without this guarantee, Writ could miss a Deny that a user moves
+//!    from one Whitelist to another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,12 +43,12 @@ const FULL_READ_PAGE: u32 = 4;
 /// can take several MiB.
 const CONCURRENT_FULL_READS: Size = Size { places: 2, share: 1 };
 
-/// Compiled Whitelists of the namespaces in use. The cache is bounded in bytes, and each compiled Whitelist has its own
-/// bound. Namespaces without Whitelists and namespaces that were not used for some time take no memory.
+/// Compiled Whitelists of the namespaces in use. Two limits bound the memory: `MAX_CACHED_BYTES` for the rules as text,
+/// and the compiler's limit for the cost of the patterns of each Whitelist.
 pub struct PolicyCache {
     cluster: Cluster,
     namespaces: Mutex<HashMap<String, (Instant, CachedPolicy)>>,
-    /// Reads in progress, by namespace. Concurrent callers share a read.
+    /// The reads that are in progress, by namespace. Concurrent callers share a read.
     in_flight: Mutex<HashMap<String, Arc<Coalescer<RuleSet>>>>,
     /// Permits for full reads (lists of complete Whitelists).
     turns: Pool,
@@ -83,8 +84,8 @@ impl PolicyCache {
     /// Returns the rules of a namespace, read at a moment after the start of this call.
     ///
     /// # Errors
-    /// See [`ClusterError`]. A Whitelist that cannot be decoded is not an error. Instead, the returned rules make the
-    /// namespace fail closed.
+    /// See [`ClusterError`]. A Whitelist that cannot be decoded is not an error. The returned rules then allow nothing
+    /// in the namespace.
     pub async fn rules(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         self.coalescer_for(namespace).call(async || self.refresh(namespace).await).await
     }
@@ -95,7 +96,8 @@ impl PolicyCache {
         Arc::clone(in_flight.entry(namespace.to_owned()).or_default())
     }
 
-    /// Reads the current versions. If a version has changed, also reads the Whitelists.
+    /// Reads the current versions of a namespace's Whitelists. If they differ from the cached versions, also reads the
+    /// Whitelists in full.
     async fn refresh(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         let api: Api<Slim<Whitelist>> = Api::namespaced(self.cluster.client(), namespace);
         let what = format!("the Whitelists of {namespace}");
@@ -106,7 +108,7 @@ impl PolicyCache {
             let page = self.cluster.call(Operation::GetWhitelists, &what, list).await?;
             bytes += page.items.iter().map(|whitelist| whitelist.bytes).sum::<usize>();
             versions.extend(page.items.iter().filter_map(|whitelist| named_version(whitelist.meta())));
-            // All pages show the same moment, because the continue token fixes the moment.
+            // The continue token makes all pages come from the same version of the list.
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
                 _ if bytes > MAX_METADATA_BYTES => return Ok(fail_closed(bytes, "metadata", MAX_METADATA_BYTES)),
                 Some(more) => parameters = parameters.continue_token(&more),
@@ -137,7 +139,7 @@ impl PolicyCache {
     ) -> Result<RuleSet, ClusterError> {
         let _turn = self.turns.place(namespace).await;
         let (list, bytes) = self.read_all(namespace, what).await?;
-        // Compiles in a thread for blocking work, because many patterns take long to compile.
+        // Compiles in a thread for blocking work, because the compilation of many patterns takes long.
         let current = tokio::task::spawn_blocking(move || compile_all(list, bytes, &cached)).await;
         let current = current.map_err(|error| ClusterError::Unavailable {
             target: what.to_owned(),
@@ -153,8 +155,8 @@ impl PolicyCache {
         Ok(rules)
     }
 
-    /// Returns the Whitelists of a namespace without their status, and their size in bytes. Stops when the size exceeds
-    /// [`MAX_RULE_BYTES`]. The list is then incomplete, and the caller must not use it.
+    /// Returns the Whitelists of a namespace without their status, and the size of their names and specs in bytes. If
+    /// this size exceeds [`MAX_RULE_BYTES`], the function stops early, and the caller must not use the incomplete list.
     async fn read_all(&self, namespace: &str, what: &str) -> Result<(Vec<DynamicObject>, usize), ClusterError> {
         let requests = Request::new(Whitelist::url_path(&(), Some(namespace)));
         let (mut all, mut bytes) = (Vec::new(), 0);
@@ -179,7 +181,8 @@ impl PolicyCache {
     }
 }
 
-/// A Whitelist with [`LeanMetadata`]. Its spec is untyped, so that a spec that Writ cannot decode causes no error here.
+/// A Whitelist with [`LeanMetadata`] and an untyped spec. A spec that Writ cannot decode therefore causes no error
+/// here.
 #[derive(Clone, Deserialize)]
 struct Whole {
     metadata: LeanMetadata,
@@ -204,8 +207,8 @@ fn json_length(value: &Value) -> usize {
     }
 }
 
-/// Returns the result for a namespace whose Whitelists are too many or too large. The result contains no rules and
-/// makes the namespace fail closed.
+/// Returns the rules of a namespace whose Whitelists are too many or too large. These rules allow nothing in the
+/// namespace.
 fn fail_closed(bytes: usize, what: &str, most: usize) -> RuleSet {
     let record = ObjectRecord { name: "(all of them)".to_owned(), uid: String::new(), generation: 0 };
     let problem = format!(
@@ -230,8 +233,7 @@ fn compile_all(objects: Vec<DynamicObject>, bytes: usize, cached: &CachedPolicy)
         cached.rules.whitelists().iter().map(|whitelist| (whitelist.record.name.as_str(), whitelist)).collect();
     let (mut versions, mut whitelists) = (BTreeMap::new(), Vec::new());
     if bytes > MAX_RULE_BYTES {
-        // No versions are stored. The next call therefore reads the Whitelists again, and a repair takes effect
-        // immediately.
+        // Stores no versions. The next call therefore reads the Whitelists again, and notices a repair.
         return CachedPolicy { versions, bytes: 0, rules: fail_closed(bytes, "rules", MAX_RULE_BYTES) };
     }
     for object in objects {
@@ -249,8 +251,8 @@ fn named_version(metadata: &ObjectMeta) -> Option<(String, CachedVersion)> {
     Some((metadata.name.clone()?, version))
 }
 
-/// Compiles a Whitelist that comes from the API server. If the Whitelist cannot be decoded, returns a compiled
-/// Whitelist that makes its namespace fail closed.
+/// Compiles a Whitelist that comes from the API server. If the Whitelist cannot be decoded, the result allows nothing
+/// in its namespace.
 pub fn compile(object: DynamicObject) -> CompiledWhitelist {
     let record = ObjectRecord {
         name: object.metadata.name.clone().unwrap_or_default(),

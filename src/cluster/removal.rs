@@ -1,9 +1,9 @@
-//! Finalizer and deletion of executions. The finalizer keeps an execution until it has finished and its stored output
-//! is removed. Writ deletes the execution after its TTL has expired.
+//! Sets and removes the finalizer of executions, and deletes executions after their TTL. The finalizer keeps an
+//! execution until it has finished and its stored output is removed.
 //!
 //! # Guarantees
-//! Each write names the UID of the execution that was read. If the write depends on the content of the execution, the
-//! write also names the resourceVersion. No write therefore changes a later execution with the same name.
+//! No write changes a later execution with the same name, because each write names the UID of the execution. If a write
+//! depends on the content of the execution, the write also names the resourceVersion that was read.
 
 use std::fmt::Debug;
 
@@ -18,12 +18,11 @@ use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
 use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER, Operation, Slim};
 
 impl Cluster {
-    /// Adds the audit finalizer to an execution if the execution has not changed since it was read. The execution then
-    /// stays until Writ has recorded its end. The API server refuses a new finalizer on an execution that is being
-    /// deleted.
+    /// Adds the audit finalizer to an execution. The execution then stays at least until Writ has recorded the final
+    /// status.
     ///
     /// # Errors
-    /// [`ClusterError::Invalid`], for example if the execution has changed since it was read.
+    /// [`ClusterError::Invalid`], for example if the execution has changed since it was read, or is being deleted.
     pub async fn add_finalizer(&self, read: &CommandExecution) -> Result<CommandExecution, ClusterError> {
         let metadata = &read.metadata;
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -40,8 +39,8 @@ impl Cluster {
         self.patch_metadata(namespace, name, "finalizer", patch).await
     }
 
-    /// Removes the audit finalizer from an execution. `index` is the finalizer's position in `metadata.finalizers`. An
-    /// execution that is being deleted and has no other finalizer then disappears.
+    /// Removes the audit finalizer from an execution. `index` is the finalizer's position in `metadata.finalizers`. If
+    /// the execution is being deleted and has no other finalizer, the execution then disappears.
     ///
     /// # Errors
     /// [`ClusterError::Invalid`], for example if another finalizer is at this index. [`ClusterError::NotFound`] if the
@@ -57,8 +56,8 @@ impl Cluster {
         self.patch_undecoded(Operation::PatchFinalizer, "finalizer", key, patch_of(patch)).await
     }
 
-    /// Clears `metadata.managedFields`. The API server then creates this list again. Every user with the right to patch
-    /// can add entries to the list and so fill the object up to its maximum size.
+    /// Clears `metadata.managedFields`. Without this call, a user who may patch the execution could fill this list
+    /// until the object has no space for the result. Writ would then reject the execution.
     ///
     /// # Errors
     /// [`ClusterError::Invalid`] if another execution has this name now. [`ClusterError::NotFound`] if no execution has

@@ -1,16 +1,15 @@
-//! Checks if `spec.requestedBy` can be trusted. An admission policy must set this field to the authenticated user. Writ
-//! checks that such a policy is in force.
+//! Checks if Writ can trust `spec.requestedBy`. An admission policy must set this field to the authenticated user.
 //!
 //! # Guarantees
 //! 1. While the API server accepts a forged requester in a namespace, no requester of this namespace counts as
-//!    verified. Writ tries dry-run creates with forged requesters ([`dry_run`]) before it trusts the first requester of
-//!    a namespace, and then regularly.
-//! 2. Writ does not trust the requesters of executions that are older than the admission policies. If Writ may not read
-//!    the policies, it trusts only executions that are younger than this process's first check.
+//!    verified. Writ tries dry-run creates with forged requesters ([`dry_run`]) before it trusts a requester of a
+//!    namespace, and then regularly.
+//! 2. Writ does not trust the requester of an execution that is older than the admission policies. If Writ may not read
+//!    the policies, the execution must be younger than the first successful check of its namespace.
 //!
 //! # Caveats
-//! Writ does not detect that a policy was removed and restored between two checks. This is acceptable, because a user
-//! with the right to remove policies does not need to forge a requester.
+//! Writ does not detect that a policy was removed and restored between two checks. A user with the right to remove
+//! policies does not need to forge a requester.
 
 mod dry_run;
 mod policy_age;
@@ -33,7 +32,7 @@ use dry_run::DryRunResult;
 /// Interval between checks of a namespace whose requesters are not trusted. The interval is short, so that Writ soon
 /// detects a repair by an administrator.
 const UNTRUSTED_RECHECK: Duration = Duration::from_secs(5);
-/// Number of recheck intervals after which the result for a namespace is removed, if no new check was made.
+/// Number of recheck intervals without a new check after which Writ removes the result for a namespace.
 const EVICT_AFTER_INTERVALS: u32 = 10;
 
 /// Results of the checks, by namespace. Clones share the results.
@@ -44,11 +43,11 @@ pub struct RequesterTrustChecker {
 
 struct CheckerInner {
     cluster: Cluster,
-    /// Duration for which a result is valid.
+    /// Maximum time for which a result is valid. A result without trust is valid for at most [`UNTRUSTED_RECHECK`].
     recheck_interval: Duration,
     namespaces: Mutex<HashMap<String, CachedTrust>>,
-    /// Locked during a check, so that only one check runs. If the next task needs the same namespace, it uses the
-    /// result of the finished check.
+    /// Locked during a check, so that only one check runs. If a task that waits for the lock needs the same namespace,
+    /// the task uses the result of this check.
     checking: tokio::sync::Mutex<()>,
 }
 
@@ -63,15 +62,14 @@ struct CachedTrust {
 pub enum RequesterTrust {
     /// No requester is trusted, because the API server accepted a forged requester.
     Untrusted(&'static str),
-    /// Unknown, because the check was not possible. No requester is trusted. While the trust is unknown, Writ must not
-    /// make a final decision.
+    /// The check was not possible. No requester is trusted, and Writ must not make a final decision.
     Undecided(&'static str),
     /// Requesters are trusted if their execution was created after this time, by the API server's clock.
     Since(Timestamp),
 }
 
 impl RequesterTrustChecker {
-    /// Returns a checker without results. A result is valid for `recheck_interval`.
+    /// Returns a checker without results. A result is valid for at most `recheck_interval`.
     pub fn new(cluster: Cluster, recheck_interval: Duration) -> Self {
         let inner = CheckerInner {
             cluster,
@@ -82,12 +80,13 @@ impl RequesterTrustChecker {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Returns the time for which a result is valid.
+    /// Returns the maximum time for which a result is valid.
     pub fn recheck_interval(&self) -> Duration {
         self.inner.recheck_interval
     }
 
-    /// Returns the requester of an execution as `Known` if it is verified, else `Unknown` or `Undecided`.
+    /// Returns the requester of an execution: `Known` if the requester is verified, `Undecided` if the check was not
+    /// possible, else `Unknown`.
     pub async fn identity<'a>(&self, execution: &'a CommandExecution) -> Identity<'a> {
         let Some(requester) = execution.spec.requested_by.as_ref().filter(|requester| !requester.username.is_empty())
         else {
@@ -166,8 +165,7 @@ impl RequesterTrustChecker {
             }
             Err(error) => {
                 tracing::warn!(namespace, %error, "requester check inconclusive");
-                // Keeps the earlier result. This is safe, because Writ cannot claim an execution while the API server
-                // does not answer.
+                // Keeps the earlier result. Writ cannot claim an execution anyway while the API server does not answer.
                 return match before {
                     Some(before) => before.clone(),
                     None => RequesterTrust::Undecided("the API server did not answer"),
@@ -179,8 +177,8 @@ impl RequesterTrustChecker {
                 RequesterTrust::Undecided("the admission policies that stamp who asks are being rolled out")
             }
             Some(since) => RequesterTrust::Since(since),
-            // The policies cannot be read. If the requesters of the namespace were trusted before, this trust stays.
-            // Otherwise Writ trusts the requesters of executions that are created from now on.
+            // The policies cannot be read. If Writ already trusted requesters of the namespace, this trust stays. If
+            // not, Writ trusts the requesters of executions that are created from now on.
             None => match before {
                 Some(RequesterTrust::Since(since)) => RequesterTrust::Since(*since),
                 _ => RequesterTrust::Since(now),

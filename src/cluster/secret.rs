@@ -18,11 +18,10 @@ use crate::api::{ADDRESSES_ANNOTATION, CREDENTIALS_LABEL, USERS_ANNOTATION};
 
 use super::{Cluster, ClusterError, Operation};
 
-/// Maximum length of a key or certificate, in bytes. Even an RSA key of 16384 bits takes only 13 KiB. Without this
-/// limit, an entry could have up to 1 MiB, the maximum size of a Secret.
+/// Maximum length of a key or certificate, in bytes. Even an RSA key of 16384 bits takes only 13 KiB.
 const MAX_ENTRY_BYTES: usize = 65_536;
-/// Suffixes of the entry names in a Secret, one suffix for each key, for example `ssh-privatekey-2`. There are at most
-/// four keys, because sshd ends a login after 6 refused keys (MaxAuthTries). A rotation needs two keys.
+/// Suffixes of the entry names in a Secret, one suffix for each key, for example `ssh-privatekey-2`. A rotation needs
+/// two keys. sshd ends a login after 6 refused keys (default of MaxAuthTries). Four keys stay below this limit.
 pub const KEY_SUFFIXES: [&str; 4] = ["", "-2", "-3", "-4"];
 
 /// One private key for a login, with its passphrase and certificate.

@@ -1,19 +1,22 @@
-//! One watch of a kind, shared by several tasks of this process. These tasks are called users here.
+//! Shares one watch of a kind among several tasks of this process. These tasks are the subscribers of the watch.
 //!
 //! ```text
-//! API server --> one watch --> store <--------------- users read metadata by name
+//! API server --> one watch --> store <--------------- subscribers read metadata by name
 //!                    |
-//!                    +--> feed of each user (names) --> Subscription: compares with the store --> Change
+//!                    +--> feed of each subscriber (names) --> Subscription: compares with the store --> Change
 //! ```
 //!
-//! kube's shared reflector is not suitable, for three reasons. The reflector sends no deletions. A slow user blocks the
-//! watch of the reflector. A user's stream stops if an object disappears before the user reads the object's change.
+//! kube's shared reflector is not suitable, for three reasons:
+//!
+//! - The reflector sends no deletions.
+//! - A slow subscriber blocks the watch of the reflector.
+//! - A subscriber's stream stops if an object disappears before the subscriber reads the object's change.
 //!
 //! # Guarantees
-//! - A subscription yields every deletion and the latest version of every object. The subscription can skip versions in
-//!   between.
-//! - A slow user delays neither the watch nor another user. After more than [`MAX_QUEUED_NAMES`] changes, the slow user
-//!   compares the whole store.
+//! - A subscription yields every deletion and the latest version of every object. The subscription can skip earlier
+//!   versions.
+//! - A slow subscriber delays neither the watch nor another subscriber. After more than [`MAX_QUEUED_NAMES`]
+//!   changes, the slow subscriber compares the whole store.
 //! - An object takes memory only for its metadata in the store, and for a name and a pointer in each subscription.
 
 use std::collections::{HashMap, VecDeque};
@@ -33,11 +36,11 @@ use crate::telemetry::{Watch, health};
 use super::multi_namespace_watch::log_watch_failure;
 use super::{Cluster, Slim};
 
-/// Maximum number of names in the feed of one user, about 100 KiB. Users take names within milliseconds. A longer feed
-/// therefore means that nearly everything has changed, and the user then compares the whole store instead.
+/// Maximum number of names in the feed of one subscriber, about 100 KiB. After more changes, the subscriber compares
+/// all objects of the store with the versions that the subscriber has read.
 const MAX_QUEUED_NAMES: usize = 1024;
 
-/// Metadata of all objects of one kind, and the feeds of the users of the watch. Clones share both.
+/// Metadata of all objects of one kind, and the feeds of the subscribers of the watch. Clones share both.
 pub struct SharedWatch<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
     feeds: Arc<Mutex<Feeds<K>>>,
@@ -54,15 +57,15 @@ pub enum Change<K> {
     /// The object was created or changed.
     Applied(Arc<K>),
     /// The object was deleted, or another object with the same name was created. Holds the last version that the
-    /// subscription has compared.
+    /// subscription has read.
     Deleted(Arc<K>),
     /// All objects of a complete list. Objects that are new in the list get no additional `Applied`.
     Listed(Vec<Arc<K>>),
 }
 
 impl Cluster {
-    /// Returns a watch of the metadata of a kind, and a future. Poll the future to keep the watch up to date, and drop
-    /// it to end the watch. `field_selector` selects the objects.
+    /// Returns a watch of the metadata of a kind, and a future. Poll the future to keep the watch up to date. Drop the
+    /// future to end the watch. `field_selector` selects the objects.
     pub fn shared_watch<K>(
         &self,
         watch: Watch,
@@ -89,8 +92,8 @@ where
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
-                // The store is updated before the event is announced. A subscriber that receives the object's name then
-                // reads this version of the object or a later version.
+                // Updates the store first. A subscriber that receives the object's name then reads this version of the
+                // object or a later version.
                 Ok(event) => {
                     writer.apply_watcher_event(&event);
                     lock(&feeds.0).announce(watch, &event);
@@ -108,8 +111,8 @@ impl<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> SharedWatch<
         self.store.clone()
     }
 
-    /// Subscribes to the changes. `has_changed` compares an object's previous version with its new version. If
-    /// `has_changed` returns false, the subscription skips the new version. The stream ends when the watch ends.
+    /// Subscribes to the changes. If `has_changed(previous, new)` returns false for an object, the subscription skips
+    /// the new version of the object. The stream ends when the watch ends.
     pub fn subscribe(&self, has_changed: fn(&K, &K) -> bool) -> impl Stream<Item = Change<K>> + Send + use<K> {
         let feed = lock(&self.feeds).add();
         let subscription = Subscription {
@@ -125,7 +128,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> SharedWatch<
     }
 }
 
-/// The feeds of all users.
+/// The feeds of all subscribers.
 struct Feeds<K: Resource<DynamicType = ()> + 'static> {
     feeds: Vec<Weak<Feed<K>>>,
     /// True after the store has received a complete list.
@@ -170,7 +173,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Feeds<K> {
     }
 }
 
-/// Ends the streams of all users when the watch ends, even if the watch panics.
+/// Ends the streams of all subscribers when the watch ends, even if the watch panics.
 struct CloseOnDrop<K: Resource<DynamicType = ()> + 'static>(Arc<Mutex<Feeds<K>>>);
 
 impl<K: Resource<DynamicType = ()> + 'static> Drop for CloseOnDrop<K> {
@@ -181,7 +184,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Drop for CloseOnDrop<K> {
     }
 }
 
-/// Feed of one user: names of changed objects.
+/// Feed of one subscriber: names of changed objects.
 struct Feed<K: Resource<DynamicType = ()> + 'static> {
     queue: Mutex<Queue<K>>,
     /// Notified when the queue has changed.
@@ -191,7 +194,8 @@ struct Feed<K: Resource<DynamicType = ()> + 'static> {
 struct Queue<K: Resource<DynamicType = ()> + 'static> {
     /// Names of changed objects, at most [`MAX_QUEUED_NAMES`].
     names: VecDeque<ObjectRef<K>>,
-    /// True if the user must compare the whole store. In this case, `names` is empty.
+    /// True if the subscriber must compare all objects of the store with the versions that it has read. In this case,
+    /// `names` is empty.
     is_everything: bool,
     is_closed: bool,
 }
@@ -237,7 +241,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
 struct Subscription<K: Resource<DynamicType = ()> + Clone + 'static> {
     feed: Arc<Feed<K>>,
     store: Store<K>,
-    /// Last version of each object that the subscription has compared. Usually a pointer to the version in the store.
+    /// Last version of each object that the subscription has read, usually shared with the store.
     known: HashMap<ObjectRef<K>, Arc<K>>,
     /// Changes that the subscription has found but not yet yielded: at most two for each object, and one for the list.
     ready: VecDeque<Change<K>>,

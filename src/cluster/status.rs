@@ -1,6 +1,8 @@
-//! Writes of a status. The claim and each write before the claim are a PUT with the resourceVersion of a live read.
-//! Writes after the claim are JSON Patches that test only the UID and the token of the claim. Frequent changes of
-//! labels by other users therefore cannot prevent a write after the claim.
+//! Writes the status of objects. The status of an execution has two forms of writes:
+//!
+//! - The holder of the claim sends a JSON Patch that tests only the UID and the token of the claim. Frequent changes of
+//!   labels by other users therefore cannot prevent this write.
+//! - All other writes, for example the claim, are a PUT with the resourceVersion of a live read.
 
 use std::fmt::Debug;
 
@@ -23,8 +25,8 @@ pub const FIELD_MANAGER: &str = "writ";
 pub enum WriteOutcome {
     /// The API server has stored the status.
     Stored,
-    /// Another process holds the claim, the execution has finished in another way, or the execution does not exist.
-    /// Nothing is left to write.
+    /// Another process holds the claim, the execution has already finished, or the execution does not exist. The caller
+    /// must not write again.
     ClaimLost(String),
     /// The API server refuses the content.
     Refused(String),
@@ -45,8 +47,8 @@ impl Cluster {
         read: &CommandExecution,
         status: CommandExecutionStatus,
     ) -> Result<CommandExecution, ClusterError> {
-        // Sends only the metadata that identifies the execution and its version. The other metadata that was read is
-        // incomplete and must not be written. The API server uses only the status of this object.
+        // Sends only the metadata that identifies the execution and its version, because the other metadata is
+        // incomplete. The API server uses only the status of the sent object.
         let from = &read.metadata;
         let metadata = ObjectMeta {
             name: from.name.clone(),
@@ -116,7 +118,8 @@ impl Cluster {
         }
     }
 
-    /// Finds the cause of a refused write by a live read. Returns `ClaimLost` if the claim is lost, else `refused`.
+    /// Finds the cause of a refused write by a live read. Returns `Unknown` if the read fails. Returns `ClaimLost` if
+    /// the execution has finished, or if `token` no longer holds its claim. Else returns `refused`.
     async fn classify_refusal(&self, key: &ExecutionKey, token: &str, refused: WriteOutcome) -> WriteOutcome {
         let live = match self.execution(&key.namespace, &key.name).await {
             Ok(live) => live,
@@ -159,9 +162,8 @@ fn holder_patch(
             value: serde_json::to_value(status)?,
         }),
     ];
-    // A cancel or a deletion after the claim increases the generation. kubectl wait and kstatus ignore a status with an
-    // older generation, and the status of a finished execution is not written again. The patch therefore makes the API
-    // server copy the current generation into the status.
+    // Copies the current generation into the status, because a cancel or a deletion after the claim increases the
+    // generation. Without the copy, kubectl wait and kstatus would ignore the status as outdated.
     let observed = |path: PointerBuf| {
         let from = PointerBuf::from_tokens(["metadata", "generation"]);
         json_patch::PatchOperation::Copy(json_patch::CopyOperation { from, path })

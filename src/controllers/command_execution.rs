@@ -1,4 +1,5 @@
-//! The controller of CommandExecutions.
+//! The controller of CommandExecutions: decides about each unfinished execution, and gives allowed executions to the
+//! runner.
 //!
 //! # Guarantees
 //! - An execution that cannot be decoded does not affect other executions. The watch decodes only metadata, and each
@@ -68,7 +69,7 @@ pub struct Context {
     pub grace_for_missing: Duration,
 }
 
-/// Runs the controller until `stop` is cancelled. Reconciles in progress then still run to their end.
+/// Runs the controller until `stop` is cancelled. Each reconcile in progress then still runs to its end.
 pub async fn run(context: Context, watches: Watches, wakes: Wakes, stop: CancellationToken) {
     let gate = Arc::new(StartupGate::new(context.runner.clone()));
     let queue = triggers::queue(&watches, &context.runner, wakes, Arc::clone(&gate));
@@ -88,9 +89,8 @@ impl Reconcile for Controller {
     type Object = ExecutionMeta;
 
     const TASK: BackgroundTask = BackgroundTask::Executions;
-    /// A reconcile makes a few short calls. The list of Whitelists waits up to 100 ms for the API server's cache. A
-    /// burst of 300 executions takes 4 s with 16 concurrent reconciles, but 0.7 s with 64. One namespace can have at
-    /// most 64 of the 80 permits, so 16 permits remain for other namespaces.
+    /// A burst of 300 executions takes 0.7 s with 64 concurrent reconciles, but 4 s with 16. One namespace can have 64
+    /// of the 80 permits, so 16 permits remain for other namespaces.
     const MAX_CONCURRENT: Size = Size { places: 80, share: 64 };
 
     async fn reconcile(self: Arc<Self>, object: Arc<ExecutionMeta>) -> Result<Action, ClusterError> {
@@ -98,9 +98,8 @@ impl Reconcile for Controller {
         Box::pin(reconcile(&object, &self)).instrument(span).await
     }
 
-    /// Transient failures are retried soon. Failures that need manual action are retried rarely, for example a missing
-    /// permission or an object that cannot be decoded. If a user repairs the object, the watch reports the change, and
-    /// the controller reconciles the object immediately.
+    /// Transient failures are retried soon. Failures that need manual action are retried rarely. If a user changes the
+    /// object, the controller reconciles the object immediately.
     fn retry_after(error: &ClusterError) -> Duration {
         match error {
             ClusterError::Unavailable { .. } | ClusterError::Conflict { .. } | ClusterError::NotFound { .. } => {
@@ -133,7 +132,7 @@ fn span(object: &ExecutionMeta) -> tracing::Span {
 
 /// Reconciles one execution.
 ///
-/// 1. Gather: read the execution, its Machine and the Whitelists live, and get the runner's facts.
+/// 1. Gather: read the execution, its Machine and the Whitelists live, and get the runner's facts about the execution.
 /// 2. Plan: [`execution::plan`].
 /// 3. Apply: store the status, then carry out the effects.
 async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Action, ClusterError> {
@@ -146,7 +145,7 @@ async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Ac
     };
     if execution::is_filled_by_managers(&live, &size) {
         context.cluster.clear_managed_fields(&key_of(&live)).await?;
-        // The watch reports this change, and the execution is reconciled again.
+        // The call above changes `managedFields`, and the change triggers another reconcile.
         return Ok(Action::await_change());
     }
     let (plan, machine) = Box::pin(gather_and_plan(&live, size, controller)).await?;
@@ -214,8 +213,7 @@ async fn gather_and_plan(
 fn nearest(machines: &Store<MachineMeta>, namespace: &str, name: &str) -> Option<String> {
     let there = machines.state_filter(|machine| machine.meta().namespace.as_deref() == Some(namespace));
     let mut names: Vec<&str> = there.iter().filter_map(|machine| machine.meta().name.as_deref()).collect();
-    // The store has no order. The names are sorted, so that the hint is the same each time if two names are equally
-    // similar.
+    // Sorting makes the result deterministic if two names are equally similar.
     names.sort_unstable();
     execution::nearest(name, names).map(str::to_owned)
 }
@@ -224,13 +222,12 @@ fn nearest(machines: &Store<MachineMeta>, namespace: &str, name: &str) -> Option
 enum PriorExecution {
     None,
     Known(Box<ExecutionReceipt>),
-    /// The receipt cannot be read, and a user must repair this. Holds the error.
+    /// The receipt cannot be read without manual action. Holds the error.
     Unreadable(String),
 }
 
-/// Reads the receipt of a prior execution, if one exists. Writ stores the receipt before the name of the prior
-/// execution can be used again. Each reconcile of a Pending execution reads live, and therefore always finds the
-/// receipt.
+/// Reads the receipt of a prior execution live. Writ stores the receipt before it deletes the prior execution, so a new
+/// execution with the same name always finds the receipt.
 async fn read_prior_execution(context: &Context, live: &CommandExecution) -> Result<PriorExecution, ClusterError> {
     if live.phase() != Phase::Pending || live.is_claimed() {
         return Ok(PriorExecution::None);
@@ -304,16 +301,13 @@ async fn apply(
     Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Returns the execution with Writ's finalizer. Adds the finalizer if it is needed and missing. Usually the finalizer
-/// exists, because the admission policies add it at creation. Returns `None` if the execution changed after it was
-/// read. The watch reports this change.
+/// Adds Writ's finalizer if it is needed and missing. Usually the admission policies have already added the finalizer.
+/// Returns `None` if the execution changed after it was read.
 ///
 /// The finalizer is needed in two cases:
 ///
-/// - The execution will be enqueued. An enqueued execution can be claimed, and must not disappear while its command
-///   runs.
-/// - The execution has finished. Writ must not miss its deletion. The finalizer also identifies a copy that was
-///   restored from a backup.
+/// - The execution will be enqueued. The object must not disappear while the command runs.
+/// - The execution has finished. Writ must not miss its deletion, and detects a copy from a backup by the finalizer.
 async fn ensure_finalizer(
     live: CommandExecution,
     is_needed: bool,
@@ -378,8 +372,8 @@ fn log_transition(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     }
 }
 
-/// Returns the requester's user name. The machine's queue lets the requesters take turns by this name. Returns an empty
-/// text if the requester is not verified.
+/// Returns the requester's user name, or an empty text if the requester is not verified. Requesters take turns in the
+/// machine's queue.
 async fn requester(live: &CommandExecution, context: &Context) -> String {
     match context.stamping.identity(live).await {
         Identity::Known(requester) => requester.username.clone(),

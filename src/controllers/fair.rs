@@ -1,9 +1,11 @@
-//! Order of reconciles, so that no namespace delays the others.
+//! Shares the permits for reconciles among the namespaces, so that no namespace delays the others.
 //!
-//! kube's runtime reconciles due objects in no particular order, and polls all unfinished reconciles at each wake-up. A
-//! reconcile must therefore not wait for its turn inside the runtime. If an object must wait, its reconcile returns at
-//! once, and this module remembers the object. When a permit becomes free, this module reserves the permit for the
-//! object and queues the object again.
+//! kube's runtime polls all unfinished reconciles at each wake-up, so many waiting reconciles would use much CPU time.
+//! A reconcile therefore never waits for its permit. If an object must wait:
+//!
+//! 1. [`Fair::try_turn`] remembers the object, and the reconcile returns at once.
+//! 2. When a permit becomes free, this module reserves the permit for the object.
+//! 3. [`Fair::requeued`] queues the object again. The next reconcile of the object uses the permit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +22,7 @@ use tokio::sync::Notify;
 use crate::cluster::ClusterError;
 use crate::fairness::{Size, Turns};
 
-/// Concurrency limit for kube's runtime. 0 means unlimited. The runtime needs no limit, because a reconcile without a
-/// permit returns at once.
+/// Concurrency limit for kube's runtime. 0 means unlimited, because [`Fair`] limits the reconciles.
 pub(super) const UNBOUNDED: u16 = 0;
 
 type Reconciled = Result<Action, ClusterError>;
@@ -29,7 +30,7 @@ type Reconciled = Result<Action, ClusterError>;
 /// Namespace and name of an object.
 type Key = (String, String);
 
-/// Order of reconciles: the objects with a permit and the waiting objects. Clones share these objects.
+/// Permits for reconciles, and the objects that wait for a permit. Clones share the permits.
 #[derive(Clone)]
 pub(super) struct Fair {
     state: Arc<Mutex<FairState>>,
@@ -39,10 +40,10 @@ pub(super) struct Fair {
 
 struct FairState {
     turns: Turns<Key>,
-    /// Waiting objects in `turns`. Each object is in `turns` only once, even if it becomes due several times.
+    /// Waiting objects in `turns`. An object that becomes due again gets no second entry in `turns`.
     waiting: HashSet<Key>,
-    /// Objects with a reserved permit. The value is true if the object was queued again. The number of entries is at
-    /// most the number of permits.
+    /// Objects with a reserved permit, at most one object for each permit. The value is true if [`Fair::requeued`] has
+    /// already queued the object again.
     reserved: HashMap<Key, bool>,
 }
 
@@ -53,7 +54,7 @@ pub(super) struct Turn {
 }
 
 impl Fair {
-    /// Returns the order for `size` concurrent reconciles.
+    /// Creates permits, all of them free. `size` is the number of permits: in total, and per namespace.
     pub fn new(size: Size) -> Self {
         let state = FairState { turns: Turns::new(size), waiting: HashSet::new(), reserved: HashMap::new() };
         Self { state: Arc::new(Mutex::new(state)), news: Arc::default() }
@@ -75,8 +76,8 @@ impl Fair {
         })
     }
 
-    /// Returns the permit to reconcile this object. Returns `None` if the object must wait. The object is then queued
-    /// again when it has a reserved permit.
+    /// Returns the permit to reconcile this object. Returns `None` if the object must wait. [`Fair::requeued`] then
+    /// returns the object later.
     pub fn try_turn(&self, namespace: &str, name: &str) -> Option<Turn> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut state = self.state();
@@ -90,8 +91,8 @@ impl Fair {
         has_place.then(|| Turn { fair: self.clone(), namespace: namespace.to_owned() })
     }
 
-    /// Reconciles an object if it gets a permit. Otherwise returns at once. The object is then queued again when it has
-    /// a reserved permit.
+    /// Reconciles an object if it gets a permit. If the object must wait, returns at once, and [`Fair::requeued`]
+    /// returns the object later.
     pub fn in_turn<K, F>(&self, object: &ObjectRef<K>, reconcile: impl FnOnce() -> F) -> BoxFuture<'static, Reconciled>
     where
         K: Resource<DynamicType = ()> + 'static,

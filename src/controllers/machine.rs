@@ -1,10 +1,11 @@
-//! The controller of Machines: requests probes of each Machine, and writes the observations into the Machine's status.
+//! The controller of Machines: requests probes of each Machine, and writes the runner's observations of the Machine
+//! (for example the result of a probe) into its status.
 //!
 //! # Guarantees
-//! - A status is written only if its content changes, and at most every 10 s (`machine::report`). Writes of new counts
-//!   of running and queued executions are limited by `fleet::counts`.
-//! - No decision depends on a field that this controller writes. Decisions depend on only one part of the status, a
-//!   host key that was pinned on first use. Another module writes this part.
+//! - The controller writes a status only if its content changes, and at most every 10 s (`machine::report`).
+//!   `fleet::counts` limits the writes of new counts of running and queued executions.
+//! - No decision depends on a field that this controller writes. The only status field that decisions use is the host
+//!   key, which another module writes.
 //!
 //! ```text
 //! Machines (metadata) -----+
@@ -33,8 +34,8 @@ use crate::telemetry::BackgroundTask;
 use super::Watches;
 use super::reconcile::{self, Reconcile, received};
 
-/// Minimum interval between two probes of a Machine. If the API server does not answer, a probe has no result, and the
-/// next probe is due immediately. The minimum interval limits the rate of such probes.
+/// Minimum interval between two probes of a Machine. If the API server does not answer, a probe has no result. Without
+/// this interval, the next probe would then start immediately.
 const MIN_PROBE_GAP: Duration = Duration::from_secs(2);
 
 type MachineMeta = Slim<Machine>;
@@ -68,7 +69,7 @@ impl Context {
     }
 }
 
-/// Runs the controller until `stop` is cancelled. Reconciles in progress then still run to their end.
+/// Runs the controller until `stop` is cancelled. Each reconcile in progress then still runs to its end.
 pub async fn run(context: Context, watches: Watches, wakes: MachineWakes, stop: CancellationToken) {
     let context = Arc::new(context);
     let queue = stream::select_all([
@@ -83,8 +84,7 @@ impl Reconcile for Context {
     type Object = MachineMeta;
 
     const TASK: BackgroundTask = BackgroundTask::Machines;
-    /// Few concurrent reconciles are enough, because each makes only a read and sometimes a write. The runner limits
-    /// the number of logins.
+    /// Few concurrent reconciles are enough, because a reconcile makes only a read and sometimes a write.
     const MAX_CONCURRENT: Size = Size { places: 10, share: 8 };
 
     async fn reconcile(self: Arc<Self>, object: Arc<MachineMeta>) -> Result<Action, ClusterError> {
@@ -108,8 +108,8 @@ fn recounts(runner: Runner) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send
     rounds.flatten().map(|(namespace, name)| ObjectRef::<MachineMeta>::new(&name).within(&namespace))
 }
 
-/// Returns the Machines whose generation has changed, and reports each of them to the runner. The watch also reports
-/// Writ's own status writes, but they do not change the generation.
+/// Returns the Machines whose generation has changed, and reports them to the runner. Writ's own status writes do not
+/// change the generation.
 fn changes(watches: &Watches, context: &Arc<Context>) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send + use<> {
     let context = Arc::clone(context);
     let changes = watches.machines.subscribe(|before, after| before.meta().generation != after.meta().generation);
@@ -140,7 +140,7 @@ fn machine_changed(runner: &Runner, machine: &MachineMeta, generation: Option<i6
 
 /// Reconciles one Machine.
 ///
-/// 1. Read the Machine live, and get the runner's facts.
+/// 1. Read the Machine live, and get the runner's facts about the Machine.
 /// 2. Write the status, if its content has changed.
 /// 3. Request a probe, if one is due.
 async fn reconcile(object: &MachineMeta, context: &Context) -> Result<Action, ClusterError> {
@@ -218,8 +218,8 @@ async fn store_report(
         // The Machine was changed or deleted after it was read.
         Err(ClusterError::Conflict { .. }) => Ok(Some(Duration::from_secs(1))),
         Err(ClusterError::NotFound { .. }) => Ok(None),
-        // The API server would refuse the same status again. The controller therefore writes a status only after the
-        // observation or the generation has changed.
+        // The API server would refuse this status again. The controller skips it until the generation, phase or message
+        // changes.
         Err(error @ ClusterError::Invalid { .. }) => {
             context.with_refused(|refused| refused.insert(reference, summary));
             Err(error)
@@ -228,8 +228,8 @@ async fn store_report(
     }
 }
 
-/// Records in the runner which counts the status contains. The runner then requests another write only if the counts
-/// change.
+/// Reports the counts of running and queued executions to the runner, if the status contains these counts. The runner
+/// then requests no status write until a count changes.
 fn note_counts(machine: &Machine, facts: &MachineFacts, context: &Context) {
     let shown = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
     let (running, queued) = (i64::try_from(facts.running).ok(), i64::try_from(facts.queued).ok());

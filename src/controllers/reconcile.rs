@@ -1,5 +1,5 @@
-//! Runs controllers in the same way: takes names from a queue, gets a permit, reconciles, retries after a failure, and
-//! records heartbeats. All namespaces share the permits.
+//! Runs the loop that most controllers share. For each object in a queue, the loop gets a permit and reconciles the
+//! object. The loop also retries after failures, and records heartbeats.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -21,7 +21,7 @@ use crate::telemetry::{BackgroundTask, HEARTBEAT_INTERVAL, health, metrics};
 
 use super::fair::{Fair, UNBOUNDED};
 
-/// The parts of a controller that depend on its kind. [`run`] contains the common parts.
+/// The parts that differ between controllers. [`run`] contains the common parts.
 pub(super) trait Reconcile: Send + Sync + 'static {
     /// Type of the objects in the store.
     type Object: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static;
@@ -31,8 +31,8 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     /// Maximum number of concurrent reconciles: in total, and per namespace.
     const MAX_CONCURRENT: Size;
 
-    /// Reads an object live and makes the necessary changes. `object` identifies the object. The other content of
-    /// `object` can be outdated.
+    /// Reads an object live and makes the necessary changes. `object` only identifies the object, because its content
+    /// can be outdated.
     fn reconcile(
         self: Arc<Self>,
         object: Arc<Self::Object>,
@@ -41,7 +41,7 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     /// Returns the delay before the next reconcile after a failed reconcile.
     fn retry_after(error: &ClusterError) -> Duration;
 
-    /// Waits for another permit, if a reconcile needs one in addition to its turn. This permit is released when the
+    /// Waits for a second permit, if the reconcile of this object needs one. The second permit is released when the
     /// reconcile ends.
     fn admit(&self, _object: &Self::Object) -> impl Future<Output = Option<Place>> + Send {
         std::future::ready(None)
@@ -54,8 +54,8 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     fn not_found(&self, _reference: &ObjectRef<DynamicObject>) {}
 }
 
-/// Reconciles the objects that `queue` names, until `stop` is cancelled. Reconciles in progress then still run to their
-/// end.
+/// Reconciles the objects that `queue` names, until `stop` is cancelled. Each reconcile in progress then still runs to
+/// its end.
 pub(super) async fn run<R: Reconcile>(
     reconciler: Arc<R>,
     store: Store<R::Object>,
@@ -107,8 +107,7 @@ where
         .map(|sent| ObjectRef::new(&sent.name).within(&sent.namespace.unwrap_or_default()))
 }
 
-/// Returns the same queue. When the task polls this queue, the queue also records heartbeats of the task. If the task
-/// stops polling, the heartbeats stop.
+/// Returns the items of `queue`. Records heartbeats of the task while the task polls the returned stream.
 pub(super) fn with_heartbeat<T>(task: BackgroundTask, queue: impl Stream<Item = T>) -> impl Stream<Item = T> {
     let ticks = stream::unfold(interval(HEARTBEAT_INTERVAL), |mut ticks| async move {
         ticks.tick().await;

@@ -1,22 +1,23 @@
-//! The controller of finished executions. This controller deletes each execution after its TTL. If a finished execution
-//! is being deleted, the controller removes the stored output and then the finalizer.
+//! Deletes finished executions after their TTL.
+//!
+//! The controller keeps finished executions in an `ExpiryQueue`. When an execution is due, a reconcile reads the
+//! execution live and takes one of these actions:
+//!
+//! - The execution is being deleted: remove the stored output and then the finalizer. If a user deleted the execution,
+//!   first remove the receipt.
+//! - The TTL has expired: store the receipt, then delete the execution.
+//! - The minimum retention is over: add an annotation that allows users to delete the execution.
+//!
+//! After a failure, the execution returns to the queue with a delay.
 //!
 //! # Guarantees
 //! - The deletion of an execution completes only after the execution has finished and its stored output was removed.
 //! - After the TTL of an execution, Writ first stores its receipt (`receipts`) and then deletes the execution. The
 //!   receipt prevents a second run of the same manifest.
-//! - Ten thousand finished executions take a few MiB of memory. Writ keeps only the name, the UID and the time of the
-//!   next action. Writ keeps nothing of an execution without a next action.
+//! - Ten thousand finished executions take a few MiB of memory. Writ keeps only their names, UIDs and the times of
+//!   their next actions.
 //! - An execution that cannot be decoded does not affect other executions.
 //! - Each execution is read live before it is removed.
-//!
-//! ```text
-//! finished executions (lean) --> ExpiryQueue --> reconcile: read live -+-> being deleted: remove the receipt of a
-//!                                     ^                                |   manual deletion, stored output, finalizer
-//!                                     |                                +-> TTL expired: store receipt, delete
-//!                                     |                                +-> minimum retention over: mark
-//!                                     +-------- after a delay <--------+-> failed, or must stay
-//! ```
 
 mod event_dedup;
 mod expiry_queue;
@@ -54,8 +55,7 @@ use receipts::Receipts;
 
 /// Maximum number of concurrent reconciles. Each reconcile makes a few short calls, and none is urgent.
 const MAX_CONCURRENT: usize = 8;
-/// Maximum time for which the loop sleeps before it checks the queue again. The limit is needed because the clock can
-/// be set during the sleep.
+/// Maximum sleep before the loop checks the queue again. A longer sleep could miss a change of the clock.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// Pause of all reconciles after a failure of the API server or the store. Without the pause, thousands of due
 /// executions would immediately repeat the failed calls.
@@ -186,7 +186,8 @@ impl LiveExecution {
 async fn read(context: &RetentionContext, key: &ExecutionKey) -> Result<Option<LiveExecution>, RemovalError> {
     let requests = Request::new(CommandExecution::url_path(&(), Some(&key.namespace)));
     let client = context.cluster.client();
-    // The text is decoded twice, because Writ must also remove an execution that it cannot decode as a whole.
+    // The text is decoded twice, because Writ must also remove an execution that is readable only as a
+    // `FinishedExecution`.
     let get = async {
         let request = requests.get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
         client.request_text(request).await

@@ -7,8 +7,8 @@ use crate::telemetry::Watch;
 /// One watch of each kind, in the served namespaces. Clones share the watches.
 #[derive(Clone)]
 pub struct Watches {
-    /// Unfinished CommandExecutions. There can be 100 times as many finished CommandExecutions, and only `retention`
-    /// needs them. `retention` therefore has its own watch, which receives other fields and does not store the objects.
+    /// Unfinished CommandExecutions. There can be 100 times as many finished CommandExecutions, which only `retention`
+    /// watches.
     pub unfinished_executions: SharedWatch<Slim<CommandExecution>>,
     /// All Machines.
     pub machines: SharedWatch<Slim<Machine>>,

@@ -40,10 +40,10 @@ use verdicts::{Verdict, Verdicts, Version};
 pub use warnings::WarningCounts;
 
 /// Maximum interval between two reconciles of a Whitelist with rules for certain requesters (subjects). The trust in
-/// requesters can change although the Whitelist does not change.
+/// requesters can change at any time.
 const SUBJECTS_REQUEUE: Duration = Duration::from_secs(5);
-/// Interval between two reconciles of a Whitelist with Deny rules. The warnings of such a Whitelist also depend on the
-/// rules of other Whitelists. These rules can change although the Whitelist itself does not change.
+/// Interval between two reconciles of a Whitelist with Deny rules. The warnings of such a Whitelist depend on the other
+/// Whitelists of the namespace.
 const DENY_REQUEUE: Duration = Duration::from_secs(60);
 /// Minimum interval between two status writes for the same generation.
 const MIN_STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ pub struct Context {
     pub warnings: WarningCounts,
 }
 
-/// Runs the controller until `stop` is cancelled. Reconciles in progress then still run to their end.
+/// Runs the controller until `stop` is cancelled. Each reconcile in progress then still runs to its end.
 pub async fn run(context: Context, watches: Watches, stop: CancellationToken) {
     let (queue, store) = (changes(&watches), watches.whitelists.store());
     let controller = Controller { context, whitelists: store.clone(), verdicts: Verdicts::default() };
@@ -129,8 +129,7 @@ fn changes(watches: &Watches) -> impl Stream<Item = ObjectRef<WhitelistMeta>> + 
 /// Reconciles one Whitelist.
 ///
 /// 1. Read the Whitelist live.
-/// 2. Compile and lint the Whitelist, if it has changed. Also do this if another Whitelist that affects the verdict has
-///    changed.
+/// 2. Get the verdict on the Whitelist. If the stored verdict is outdated, compile and lint the Whitelist again.
 /// 3. Write the status, if its content has changed.
 async fn reconcile(object: &WhitelistMeta, controller: &Controller) -> Result<Action, ClusterError> {
     let context = &controller.context;
@@ -174,8 +173,7 @@ async fn reconcile(object: &WhitelistMeta, controller: &Controller) -> Result<Ac
     if let Some(delay) = throttle(&before, &status, written, now) {
         return Ok(Action::requeue(delay));
     }
-    // The patch contains the resourceVersion that was read. The status therefore never describes another version of the
-    // Whitelist.
+    // If the Whitelist has changed since it was read, the API server refuses the patch because of the resourceVersion.
     let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": status}));
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let slim: Api<WhitelistMeta> = Api::namespaced(context.cluster.client(), &namespace);
@@ -211,9 +209,8 @@ async fn judge(
     })
 }
 
-/// Returns true if the new status equals the previous status, apart from messages. Messages are not compared, because
-/// they follow from the generation. If they were compared, two processes of different Writ versions would overwrite
-/// each other's messages forever.
+/// Returns true if the new status equals the previous status, apart from messages. Writ then does not write the new
+/// status. If messages were compared, two processes of different versions would overwrite the status forever.
 fn is_equivalent(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
     let verdicts = |status: &WhitelistStatus| -> Vec<(String, String, String)> {
         let conditions = status.conditions.iter();
@@ -226,9 +223,10 @@ fn is_equivalent(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
 }
 
 /// Returns the delay before a status for the same generation may be written again, or `None` if it may be written now.
-/// Two processes can disagree, because of different versions or rights. Such processes must not overwrite each other's
-/// status without a pause. If only the message of a condition changes, `lastTransitionTime` stays. Therefore `written`,
-/// the time of the last write by the API server's clock, counts, too.
+/// Without the delay, two processes that disagree about the status would overwrite it in a fast loop.
+///
+/// The delay starts at `written` (the time of Writ's last write) or at the latest `lastTransitionTime`, if that time is
+/// later.
 fn throttle(
     before: &WhitelistStatus,
     now: &WhitelistStatus,

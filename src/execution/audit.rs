@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::policy::canonical;
 
-/// Audit fields of an execution. These fields contain no arguments and no output, because both may be confidential.
+/// Audit fields of an execution, without arguments and output, which may be confidential.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AuditFields {
     /// User name of the creator (`spec.requestedBy`). The admission policies write it, so it is only as trustworthy as
@@ -50,8 +50,8 @@ impl AuditFields {
     }
 }
 
-/// Returns the SHA-256 of an argument vector, in lower case hexadecimal. The input is the JSON of the vector without
-/// spaces.
+/// Returns the SHA-256 of an argument vector, in lower case hexadecimal. The input is the JSON text of the vector, with
+/// no spaces between the arguments.
 pub fn argv_digest(argv: &[String]) -> String {
     let words = argv.iter().cloned().map(Value::String).collect();
     let mut text = String::new();

@@ -1,9 +1,9 @@
-//! Record of the metadata of an execution at its creation.
+//! Records the metadata of an execution at its creation.
 //!
 //! # Guarantees
 //!
-//! After the record is stored in the status, changes of the metadata do not change the record. Anyone who may patch
-//! executions may write metadata, but only Writ writes the status.
+//! Changes of the metadata do not change a stored record. Anyone who may patch executions can change the metadata, but
+//! only Writ writes the status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
@@ -22,8 +22,8 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// cuts a longer prefix.
 const MAX_NAME_PREFIX: usize = 58;
 
-/// Returns the stored creation record. If no record is stored yet, returns the record of the current metadata. Until
-/// the record is stored, the chart's admission policies protect the metadata from which the record is made.
+/// Returns the stored creation record. If no record is stored yet, returns a record of the current metadata. The
+/// chart's admission policies protect this metadata until Writ has stored a record.
 pub fn creation(execution: &CommandExecution) -> CreationRecord {
     if let Some(stored) = execution.status.as_ref().and_then(|status| status.creation) {
         return stored;
@@ -36,16 +36,14 @@ pub fn creation(execution: &CommandExecution) -> CreationRecord {
     }
 }
 
-/// Returns true if the name was generated and is therefore not used again. The API server generates a name from
-/// `metadata.generateName` and five random characters. Argo CD appends another suffix. If the creator set both `name`
-/// and `generateName`, the name is not generated.
+/// Returns true if the API server or Argo CD generated the name from `metadata.generateName`. A generated name is not
+/// used again.
 fn is_name_generated(metadata: &ObjectMeta) -> bool {
     let (Some(name), Some(start)) = (&metadata.name, &metadata.generate_name) else { return false };
     if name.strip_prefix(start.as_str()).is_some_and(is_argo_cd_generated) {
         return !start.is_empty();
     }
-    // An applied object can be applied again under the same name, for example from an export in a Git repository. Its
-    // name therefore counts as not generated.
+    // An applied object can be applied again under the same name, so its name counts as not generated.
     let is_applied = |entry: &ManagedFieldsEntry| entry.operation.as_deref() == Some("Apply");
     let annotations = metadata.annotations.iter().flatten();
     if metadata.managed_fields.iter().flatten().any(is_applied)

@@ -1,12 +1,11 @@
-//! Deadlines of a claimed command in Durable mode, and pauses between the sessions for this command. Writ gives limits
-//! to the machine and also enforces each of these limits itself. A machine that sends false, late or repeated reports
-//! therefore gains no time.
+//! Computes the deadlines of a claimed command in Durable mode, and the pauses between the sessions for this command.
+//! Writ enforces each deadline itself, so a machine gains no time by false, late or repeated reports.
 //!
-//! All times are durations since the claim. Reports of a machine do not move a deadline, with two bounded exceptions:
+//! All times are durations since the claim. Only these two reports of a machine move a deadline:
 //!
-//! 1. The confirmed start changes the deadlines once. Its time is limited to one `run` (see below) after the launch or
-//!    the last adoption.
-//! 2. Received output moves the end by one second for each [`MIN_RATE`] bytes, up to the rule's output limit.
+//! 1. The confirmed start. Only the first report counts, and its time is at most one `run` (see below) after the launch
+//!    or the last adoption, whichever is later.
+//! 2. Received output, which moves the end by one second for each [`MIN_RATE`] bytes, up to the rule's output limit.
 //!
 //! ```text
 //! run  = timeoutSeconds + drainSeconds + END_GRACE + unreachable   unreachable: writ serve --unreachable-seconds
@@ -24,10 +23,9 @@ pub const TERM_GRACE: Duration = Duration::from_secs(5);
 /// Time for the machine's watchdog to end a command that exceeded its limits, and to report the end. After this time,
 /// Writ itself sends a stop request.
 pub const END_GRACE: Duration = Duration::from_secs(35);
-/// Minimum time that a holder has after it adopted a claim. In this time, the holder reads the journal and delivers a
-/// stop request.
+/// Minimum time for a holder, after it adopted a claim, to read the journal and to deliver a stop request.
 pub const TAKEOVER: Duration = Duration::from_secs(120);
-/// Maximum duration of the final request. After the deadline, Writ asks the machine once more if the command ended.
+/// Maximum duration of the final request. Writ sends this request after the deadline, to learn if the command ended.
 pub const FINAL_POLL: Duration = Duration::from_secs(20);
 /// Minimum rate of output, in bytes per second. If output arrives at this rate or faster, Writ reads it to its end,
 /// even after the deadline.
@@ -38,12 +36,11 @@ pub const MIN_RATE: u64 = 32 << 10;
 pub struct Limits {
     /// Timeout of the command (`decision.timeoutSeconds`).
     pub timeout: Duration,
-    /// Wait for output after the exit of the command (`decision.output.drainSeconds`).
+    /// Maximum wait for output after the exit of the command (`decision.output.drainSeconds`).
     pub drain: Duration,
     /// Maximum size of the output, in bytes (`decision.output.maximumBytes`).
     pub maximum_bytes: u64,
-    /// Maximum time for which the machine may be unreachable after the command should have ended (timeout, drain and
-    /// [`END_GRACE`]).
+    /// Maximum time for which Writ waits for an unreachable machine, after timeout, drain and [`END_GRACE`].
     pub unreachable_timeout: Duration,
     /// Maximum time from a stop request to the end of the execution. After this time the execution finishes, whatever
     /// the machine reports.
@@ -57,7 +54,7 @@ impl Limits {
         self.until_stop().saturating_add(self.unreachable_timeout)
     }
 
-    /// Returns the time that the machine has to end the command, from the start of the command.
+    /// Returns the maximum time from the start of the command until the machine has ended the command.
     fn until_stop(&self) -> Duration {
         self.timeout.saturating_add(self.drain).saturating_add(END_GRACE)
     }
@@ -91,9 +88,11 @@ impl Deadlines {
         self.stored_start.get_or_insert(at);
     }
 
-    /// Records the confirmed start. `at` is the time that the machine measured. Only the first report to this holder
-    /// counts. The recorded time is not before the holder's launch, and at most one run after the launch or the
-    /// adoption.
+    /// Records the confirmed start. Only the first report to this holder counts. `at` is the time that the machine
+    /// measured. If `at` is outside of the following range, the nearest end of the range counts:
+    ///
+    /// - Earliest time: the holder's launch.
+    /// - Latest time: [`Limits::run`] after the launch or the adoption, whichever is later.
     pub fn note_started(&mut self, at: Duration) {
         let sent = self.sent.unwrap_or_default();
         let latest = sent.max(self.taken_over.unwrap_or_default()).saturating_add(self.limits.run());
@@ -121,22 +120,23 @@ impl Deadlines {
     }
 
     /// Returns the time at which Writ itself sends a stop request, because the machine did not end the command in time.
+    /// Returns `None` until the machine has confirmed the start to this holder.
+    ///
     /// The time counts from the start that the machine measured. A wrong clock of Writ therefore cannot end a healthy
-    /// command. `None` until the machine has confirmed the start to this holder.
+    /// command.
     pub fn stop_due(&self) -> Option<Duration> {
         self.started.map(|started| started.saturating_add(self.limits.until_stop()))
     }
 
-    /// Returns the time at which Writ stops following the command. If Writ still does not know the end of the command,
-    /// Writ sends a final request, which takes at most [`FINAL_POLL`].
+    /// Returns the time at which Writ stops following the command. If Writ does not know the command's end by then,
+    /// Writ sends a final request of at most [`FINAL_POLL`].
     pub fn end(&self) -> Duration {
         let base = self.stored_start.or(self.started).or(self.sent).unwrap_or_default();
         let run = base.saturating_add(self.limits.run()).max(self.at_takeover(TAKEOVER));
         let run = run.saturating_add(Duration::from_millis(self.received.saturating_mul(1000) / MIN_RATE));
         let Some(stop) = self.stop else { return run };
         let patience = self.limits.stop_timeout;
-        // The stop timeout includes the time for the final request. If the stop timeout is very short, Writ follows the
-        // command for half of this timeout.
+        // The stop timeout includes `FINAL_POLL`. At least half of the stop timeout remains for following the command.
         let followed = patience.saturating_sub(FINAL_POLL).max(patience / 2);
         run.min(stop.saturating_add(followed).max(self.at_takeover(TAKEOVER.min(followed))))
     }
@@ -146,15 +146,15 @@ impl Deadlines {
     }
 }
 
-/// Pauses between the sessions for one command. Progress of the command and long sessions shorten the pauses. Other
-/// reports of the machine do not.
+/// Pauses between the sessions for one command. Only progress of the command and long sessions shorten the pauses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     failures: u32,
     sessions: u32,
-    /// Time at which the sessions so far no longer exceed the average rate of one session per [`SESSION_EVERY`].
+    /// Time at which the average rate allows the next session. Each session adds [`SESSION_EVERY`]. Received output
+    /// subtracts [`SESSION_EVERY`] for each [`BYTES_OF_SESSION`].
     paid: Duration,
-    /// Number of received bytes that have not been counted as an additional session yet.
+    /// Number of received bytes since the last full [`BYTES_OF_SESSION`].
     bytes: u64,
 }
 
@@ -164,15 +164,14 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const BACKOFF: Backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
 /// Average interval between sessions.
 const SESSION_EVERY: Duration = Duration::from_secs(10);
-/// Number of sessions that may start before the average rate allows them, for a bad network or a machine that restarts.
+/// Number of sessions that may start faster than the average rate, for example while a machine restarts.
 const EARLY_SESSIONS: u32 = 20;
-/// Number of received output bytes that allow one more session. This is the size of the smallest frame in which the
-/// launcher sends output. A large output therefore arrives even if the connection breaks often.
+/// Number of received output bytes that allow one more session: the size of the launcher's smallest output frame. A
+/// large output therefore arrives even if each session delivers only one frame.
 const BYTES_OF_SESSION: u64 = 16 << 10;
 /// Minimum pause after [`EARLY_SESSIONS`] sessions, even if the command makes progress.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
-/// Minimum duration of a session after which the pauses start again from the shortest pause. Such sessions cannot be
-/// frequent, because each of them takes this time.
+/// Minimum duration of a long session. After a long session, the pauses start again from the shortest pause.
 const LONG_SESSION: Duration = Duration::from_secs(60);
 
 impl Pace {
@@ -197,7 +196,7 @@ impl Pace {
         self.paid = self.paid.saturating_sub(SESSION_EVERY.saturating_mul(sessions));
     }
 
-    /// Records progress in the journal.
+    /// Records that the state of the journal advanced. The pauses then start again from the shortest pause.
     pub fn note_step(&mut self) {
         self.failures = 0;
     }

@@ -2,14 +2,12 @@
 //!
 //! # Guarantees
 //!
-//! The line comes from the text in the status, which is redacted by the patterns of the rule. If a whole line was
-//! redacted, or if the stream is not text, the message has no line.
+//! The line comes from the text in the status, which is redacted by the patterns of the rule. If the whole last line
+//! was redacted, or if the stream is not text, the message has no such line.
 
 use crate::api::execution_status::{Encoding, StreamRecord};
 
-/// Maximum length of the line, in bytes. 256 bytes are enough for an error, and are far below the maximum length of a
-/// status message (2048 characters). Each claim reserves space for a status message of this maximum length (see
-/// `space`).
+/// Maximum length of the line, in bytes. The line is a small part of a status message (at most 2048 characters).
 const MAX_LINE_BYTES: usize = 256;
 /// Mark at the end of a line that was cut.
 const CUT: &str = "...";
@@ -18,14 +16,14 @@ const REDACTED: &str = "***";
 /// Start of a remark that Writ itself adds to a stream.
 const REMARK: &str = "[writ: ";
 
-/// Returns the last line of a stream that contains text. Returns `None` if no line contains text, or if the line must
-/// not be repeated.
+/// Returns the last line that is not blank. Returns `None` if the stream is not UTF-8, if all lines are blank, or if
+/// this line has no information.
 pub(super) fn last_line(text: &str, record: &StreamRecord) -> Option<String> {
     if record.encoding != Encoding::Utf8 {
         return None;
     }
     let line: String = text.lines().rev().map(printable).find(|line| !line.is_empty())?;
-    // A line without information is omitted. Such a line consists of remarks, redacted text and punctuation.
+    // A line that consists only of remarks, redacted text and punctuation has no information.
     let information = line.split(REMARK).next().unwrap_or_default().replace(REDACTED, "");
     if !information.contains(char::is_alphanumeric) {
         return None;

@@ -3,12 +3,16 @@
 /// Maximum number of names that are compared. Comparing more names would take too long for a hint.
 const MAX_NAMES: usize = 10_000;
 
-/// Returns the name that is nearest to `wanted`, or `None` if no name is near. If `wanted` has 3 or 4 characters, a
-/// near name differs by one edit. If `wanted` is longer, it differs by at most two edits. An edit adds, removes or
-/// replaces a character, or swaps two neighbours.
+/// Returns the name that is the fewest edits away from `wanted`. An edit adds, removes or replaces a character, or
+/// swaps two neighbours. Returns `None` if every name is too many edits away. The maximum depends on the length of
+/// `wanted`:
 ///
-/// The hint reveals at most one name to the requester. This name is almost the same as the requested name, and belongs
-/// to a namespace in which the requester may create executions.
+/// - up to 2 characters: always `None`
+/// - 3 or 4 characters: one edit
+/// - 5 or more characters: two edits
+///
+/// The hint reveals at most one name to the requester: an almost equal name in a namespace in which the requester may
+/// create executions.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let maximum = match wanted.len() {
         0..=2 => return None,
@@ -16,8 +20,7 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
         _ => 2,
     };
     let near = names.into_iter().take(MAX_NAMES).filter_map(|name| Some((distance(wanted, name, maximum)?, name)));
-    // If several names are equally near, the first one in alphabetical order wins. The result therefore does not depend
-    // on the order of `names`.
+    // Of several equally near names, the first one in alphabetical order wins.
     near.min().map(|(_, name)| name)
 }
 

@@ -14,10 +14,10 @@ use super::ObjectSize;
 pub struct Observed<'a> {
     /// The execution, read live.
     pub execution: &'a CommandExecution,
-    /// Size of the object.
+    /// Size of the execution as a Kubernetes object.
     pub size: ObjectSize,
-    /// Earlier execution of the same name and spec, read live. Writ does not read it after the execution is queued or
-    /// claimed.
+    /// Receipt of an earlier execution of the same name and spec, read live. Writ does not read the receipt after the
+    /// execution is queued or claimed.
     pub prior_execution: PriorExecutionFact<'a>,
     /// Machine of the execution, read live.
     pub machine: MachineFact<'a>,
@@ -31,7 +31,7 @@ pub struct Observed<'a> {
     pub queue: QueueFact,
     /// Holder of the execution's claim. Ignored if there is no claim.
     pub holder: HolderFact,
-    /// Time to wait for a missing Machine or rule, from the creation of the execution.
+    /// Maximum wait for a missing Machine or rule. The wait starts at the creation of the execution.
     pub grace_for_missing: Duration,
     /// Time at which these facts were gathered.
     pub now: Timestamp,
@@ -40,8 +40,8 @@ pub struct Observed<'a> {
 /// Earlier execution of the same name and spec. Writ deleted it when its TTL expired.
 #[derive(Clone, Debug)]
 pub enum PriorExecutionFact<'a> {
-    /// There was no earlier execution. Also used for a generated name, because such a name is not used again, and for
-    /// an execution that is already queued or claimed.
+    /// No receipt exists, or Writ does not read it: the name is generated, or the execution is already queued or
+    /// claimed.
     None,
     /// There was an earlier execution. Holds its receipt.
     Known(&'a ExecutionReceipt),
@@ -56,7 +56,7 @@ pub enum MachineFact<'a> {
     Found(&'a Machine),
     /// No Machine has this name.
     Missing {
-        /// Machine name in the namespace that is most similar to the requested name. `None` if no name is similar.
+        /// Most similar name of a Machine in the namespace. `None` if no name is similar to the requested name.
         nearest: Option<String>,
     },
     /// Writ cannot decode the Machine. Holds the decoder's message.

@@ -73,9 +73,8 @@ pub struct CommandOutcome {
     pub ending: Termination,
     /// Cause of the stop request. `None` without a stop request.
     ///
-    /// The output limit is a cause even if the command ended before the stop request. Otherwise the order of two
-    /// observations would decide between success and failure. If Writ observed the end, the message about the output
-    /// limit therefore mentions no stop request.
+    /// If the output exceeds its limit, the cause is `OutputLimit` even if the command ended before the stop request.
+    /// The result then does not depend on the order in which Writ observes the end and the excess output.
     pub stop_cause: Option<StopCause>,
     /// True if the machine searched for processes of the stopped command and found none.
     pub no_processes_left: bool,
@@ -101,7 +100,7 @@ pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Time
             "{message}; standard error is the message of sudo if it needs a password: `{line}` in sudoers allows the command"
         );
     }
-    // If Writ read the end after a reboot of the machine, the start is unknown. The output is still recorded.
+    // After a reboot of the machine, Writ can know the end of the command without its start.
     let ended = matches!(
         outcome.ending,
         Termination::Exited { .. } | Termination::Signalled { .. } | Termination::StoppedExitUnknown
@@ -112,8 +111,8 @@ pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Time
     }
     let started = outcome.started.map(|started| not_before_recorded_times(execution, started));
     let mut status = with_phase(execution, phase, reason, &message, started.map_or(now, |started| started.max(now)));
-    // Only `status.message` contains the last line of standard error. The conditions do not contain it, because events
-    // and other tools repeat the messages of conditions.
+    // Only `status.message` gets the last line of stderr. Events and other tools repeat the messages of conditions, so
+    // these messages must contain no output.
     if let Some(line) = last_line(&outcome.stderr, &outcome.output.stderr).filter(|_| has_failed_by_itself(&outcome)) {
         status.message = Some(storable(&format!("{message}; last line of stderr: {line}")));
     }
@@ -151,8 +150,8 @@ fn phase_and_reason(outcome: &CommandOutcome, execution: &CommandExecution) -> (
             let phase = if was_cancelled { Phase::Cancelled } else { Phase::LaunchFailed };
             (phase, problem.reason, problem.message.clone())
         }
-        // An unknown outcome stays unknown, with one exception: the connection was lost after a stop request. The next
-        // arm handles the exception and reports that the command may still run.
+        // If the connection was lost after a stop request, the next arm reports that the command may still run. Any
+        // other unknown outcome stays unknown.
         (Termination::Unknown { reason, problem }, cause) if cause.is_none() || *reason != Reason::ConnectionLost => {
             (Phase::OutcomeUnknown, *reason, problem.clone())
         }
@@ -190,8 +189,8 @@ fn phase_and_reason(outcome: &CommandOutcome, execution: &CommandExecution) -> (
     }
 }
 
-/// Returns a hint for exit codes 126 and 127. A shell returns these codes if it cannot start a program. The command
-/// itself can return these codes too.
+/// Returns a hint for exit codes 126 and 127, which a shell returns if it cannot start a program. The command itself
+/// can return these codes too.
 fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     let why = match code {
         126 => "cannot be executed (its rights, or its format)",
@@ -214,8 +213,8 @@ fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     })
 }
 
-/// Returns the cause of a stop request as a clause of the message. The clause names the limit and the field that sets
-/// the limit.
+/// Returns the cause of a stop request as a clause for the status message. The clause names the limit and the field
+/// that sets the limit.
 fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     let decision = execution.status.as_ref().and_then(|status| status.decision.as_ref());
     match cause {
@@ -237,8 +236,8 @@ fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     }
 }
 
-/// Returns phase, reason and message of a command with a stop request. They depend on the cause of the request and on
-/// the observed end of the command.
+/// Returns phase, reason and message of a command with a stop request, from the cause of the request and the observed
+/// end.
 fn stopped_phase(
     ending: &Termination,
     why: &str,
@@ -282,8 +281,8 @@ fn stopped_phase(
     }
 }
 
-/// Returns the name of a signal for a message. RFC 4254 (section 6.10) names only some signals. For all other signals
-/// OpenSSH reports the same name, which contains an `@`.
+/// Returns the name of a signal for a message. OpenSSH reports one name, with an `@`, for all signals that RFC 4254
+/// (section 6.10) does not name.
 fn describe_signal(signal: &str) -> String {
     if signal.contains('@') {
         format!(
@@ -307,8 +306,8 @@ fn drain_seconds(execution: &CommandExecution) -> Option<u32> {
     Some(decision.output.drain_seconds)
 }
 
-/// Returns the clause of the message about missing output. Returns `None` if no output is missing, or if the cause was
-/// not recorded.
+/// Returns a clause about missing output for the status message. Returns `None` if no output is missing, or if the
+/// cause was not recorded.
 fn incomplete_text(output: &OutputRecord, drain_seconds: Option<u32>) -> Option<String> {
     let why = match output.incomplete_reason.filter(|_| output.incomplete)? {
         IncompleteReason::StillOpen => {

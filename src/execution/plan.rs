@@ -1,5 +1,5 @@
-//! The state machine. The function `plan` first checks the phase and the claim. Then `plan` tries a list of small
-//! rules, and the first rule that applies decides.
+//! Plans the next step of an execution. [`plan`] checks the phase and the claim, then tries small functions in order.
+//! The first function that returns a plan decides.
 
 use std::time::Duration;
 
@@ -76,13 +76,12 @@ impl EventNotice {
         let reason = status.reason?;
         let warning = match status.phase {
             Phase::Succeeded => false,
-            // A cancellation is no warning, because somebody wanted it. If the command may still run after the
-            // cancellation, the event is a warning.
+            // A cancellation is a warning only if the command may still run.
             Phase::Cancelled => reason == Reason::RemoteMayStillRun,
             phase => phase.is_finished() || reason == Reason::MachineMisconfigured,
         };
-        // Events use the message of a condition, which contains no output of the command. More users may read events
-        // than executions.
+        // Events use the message of a condition, which contains no output, because more users may read events than
+        // executions.
         let ready = status.conditions.iter().find(|condition| condition.type_ == ConditionType::Ready.as_str());
         let message = ready.map(|condition| condition.message.clone()).or_else(|| status.message.clone());
         Some(Self { reason, warning, message: message.unwrap_or_default() })
@@ -98,7 +97,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
             _ => Plan { effects: vec![SideEffect::Withdraw], ..Plan::default() },
         };
     }
-    // A claim counts even if the phase does not show it. Otherwise the command could start twice.
+    // A claim counts even if the phase does not show it. Without this rule, the command could start twice.
     if observed.execution.is_claimed() {
         return plan_claimed(observed);
     }
@@ -115,16 +114,14 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     with_creation_record(observed, plan)
 }
 
-/// Adds a status write for the creation record, if the record is not stored and the plan only waits. Later changes of
-/// the metadata are then irrelevant. A plan that enqueues the execution needs no such write: the claim stores the
-/// record a moment later.
+/// Adds a status write for the creation record to a plan that only waits, so that later changes of the metadata are
+/// irrelevant. Other plans need no such write, because their status or the claim stores the record.
 fn with_creation_record(observed: &Observed<'_>, mut plan: Plan) -> Plan {
     let is_stored = observed.execution.status.as_ref().is_some_and(|status| status.creation.is_some());
     if plan.status.is_none() && plan.effects.is_empty() && observed.runner == RunnerFact::Idle && !is_stored {
         let mut status = observed.execution.status.clone().unwrap_or_default();
         status.creation = Some(creation(observed.execution));
-        // The reason and message of the default status are no longer true: they report that no `writ serve` has read
-        // the execution.
+        // The default status reports that no `writ serve` has read the execution, which is no longer true.
         if status.reason == Some(Reason::WaitingForController) {
             status.reason = None;
             status.message = Some(UNDECIDED.to_owned());
@@ -134,8 +131,8 @@ fn with_creation_record(observed: &Observed<'_>, mut plan: Plan) -> Plan {
     plan
 }
 
-/// Plans a claimed execution. The execution belongs to the holder of its claim, so there are only two decisions: is the
-/// holder lost, and if so, does the machine have a journal of the command?
+/// Plans a claimed execution. If its holder is lost and the machine has a journal of the command, Writ adopts the
+/// claim. If its holder is lost and there is no journal, Writ finishes the execution with an unknown outcome.
 fn plan_claimed(observed: &Observed<'_>) -> Plan {
     match (observed.holder, &observed.runner) {
         // During an adoption the runner already owns the execution, although the claim still names the previous holder.
@@ -163,9 +160,9 @@ fn has_remote_journal(execution: &CommandExecution) -> bool {
     has_remote && execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Durable)
 }
 
-/// Rejects an execution that was restored from a backup, unless its annotation allows a second run. The command may
-/// have run already, and the API server has marked the execution as a copy. Normally an admission policy refuses such
-/// copies. This check covers clusters without that policy.
+/// Rejects an execution that was restored from a backup, because its command may have run already. The annotation
+/// [`RUN_AGAIN_ANNOTATION`] allows a second run. This check covers clusters whose admission policies do not refuse
+/// copies.
 fn reject_restored_copy(observed: &Observed<'_>) -> Option<Plan> {
     let creation = creation(observed.execution);
     let is_copy = observed.execution.phase() == Phase::Pending && creation.restored_copy;
@@ -178,9 +175,8 @@ fn reject_restored_copy(observed: &Observed<'_>) -> Option<Plan> {
     })
 }
 
-/// Finishes an execution if an earlier execution of the same name and spec finished. Writ sends nothing. Machine,
-/// policy and deadline do not change this result, so this rule is tried before all rules except the rule about restored
-/// copies.
+/// Finishes an execution without sending anything, if an earlier execution of the same name and spec finished. Machine,
+/// policy and deadline do not change this result.
 fn finish_already_executed(observed: &Observed<'_>) -> Option<Plan> {
     let PriorExecutionFact::Known(known) = &observed.prior_execution else { return None };
     let mut plan = finish(observed, known.spec.phase, Reason::AlreadyExecuted, &receipt::message(known));
@@ -191,8 +187,7 @@ fn finish_already_executed(observed: &Observed<'_>) -> Option<Plan> {
     Some(plan)
 }
 
-/// Lets an execution wait while Writ cannot read its receipt. Nothing starts until Writ can check if the command was
-/// executed before.
+/// Lets an execution wait while Writ cannot read its receipt, because the command perhaps ran before.
 fn wait_for_receipt(observed: &Observed<'_>) -> Option<Plan> {
     let PriorExecutionFact::Unreadable(problem) = &observed.prior_execution else { return None };
     let mut plan = Plan { requeue: Some(requeue_delay(observed).min(REQUEUE_RECEIPT)), ..Plan::default() };
@@ -293,8 +288,8 @@ fn evaluate_policy(observed: &Observed<'_>) -> Plan {
         Verdict::Deny(denial) if denial.awaits_identity(observed.identity) => {
             Plan { requeue: Some(REQUEUE_IDENTITY), ..Plan::default() }
         }
-        // The plan waits, because the sync that created the execution can still apply the missing rule or the label of
-        // the Machine.
+        // A GitOps sync can apply the missing rule or the Machine's label a moment after the execution, so the plan
+        // waits.
         Verdict::Deny(denial) if matches!(denial.reason, Reason::NoMatchingRule | Reason::NotPermitted) => {
             reject_after_grace(observed, denial.reason, &denial.message)
         }
@@ -302,7 +297,7 @@ fn evaluate_policy(observed: &Observed<'_>) -> Plan {
     }
 }
 
-/// Returns the message for a missing Machine. `nearest` is the name of the Machine with the most similar name.
+/// Returns the message for a missing Machine. `nearest` is the most similar name of a Machine in the namespace.
 fn missing_machine_message(execution: &CommandExecution, nearest: Option<&str>) -> String {
     let name = &execution.spec.machine_ref.name;
     let namespace = execution.namespace().unwrap_or_default();
@@ -318,8 +313,7 @@ fn missing_machine_message(execution: &CommandExecution, nearest: Option<&str>) 
 /// wait.
 fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Plan {
     let limit = usize::try_from(machine.spec.queue_limit).unwrap_or(usize::MAX);
-    // The limit applies only to new executions. An execution with phase Queued stays in the queue, even if this process
-    // has just started.
+    // The limit applies only to new executions. A queued execution stays in the queue, even after a restart of Writ.
     let is_new = observed.runner == RunnerFact::Idle && observed.execution.phase() == Phase::Pending;
     if is_new && observed.queue.waiting >= limit && !observed.queue.has_free_slot {
         let message =
@@ -333,8 +327,8 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
         return finish(observed, Phase::Expired, Reason::MachineSuspended, message);
     }
     let mut plan = Plan { requeue: Some(requeue_delay(observed)), ..Plan::default() };
-    // The queue ignores an execution that it already contains. If the queue was dropped with the execution in it, this
-    // effect enqueues the execution again.
+    // Each reconcile repeats the `Enqueue` effect, so that no execution is missing from the queue, for example after a
+    // restart of Writ. The queue ignores an execution that it already contains.
     if matches!(observed.runner, RunnerFact::Idle | RunnerFact::WaitingForSlot | RunnerFact::WaitingForMachine { .. }) {
         plan.effects.push(SideEffect::Enqueue { urgent });
     }
@@ -360,8 +354,7 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
     if !(shown && observed.execution.status.as_ref().and_then(|status| status.reason) == Some(reason)) {
         let mut status = with_phase(observed.execution, Phase::Queued, reason, &message, observed.now);
         with_decision(&mut status, decision, observed.now);
-        // A wait for a slot needs no event. Otherwise a burst of hundreds of executions would publish hundreds of these
-        // events.
+        // A burst of hundreds of executions must not publish hundreds of events.
         if !matches!(reason, Reason::Connecting | Reason::WaitingForSlot) {
             plan.effects.extend(EventNotice::of(&status).map(SideEffect::Publish));
         }
@@ -370,13 +363,13 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
     plan
 }
 
-/// Returns the requeue delay of a waiting execution: the time until its deadline. The delay is shorter if Writ must
-/// soon write a slow start to the status.
+/// Returns the delay until the next reconcile of a waiting execution. The delay ends at the deadline of the execution,
+/// or after [`SHOW_PROGRESS_AFTER`] if Writ may have to report a slow start.
 fn requeue_delay(observed: &Observed<'_>) -> Duration {
     let deadline = Duration::from_secs(u64::from(observed.execution.spec.starting_deadline_seconds));
     let left = deadline.saturating_sub(age(observed)).max(Duration::from_secs(1));
-    // When the status shows phase Queued, only the deadline matters. Hundreds of queued executions then cause no
-    // reconciles before their deadlines.
+    // With phase Queued in the status, only the deadline matters. Hundreds of queued executions then cause few
+    // reconciles.
     let is_shown = observed.execution.phase() == Phase::Queued;
     match observed.runner {
         RunnerFact::Idle | RunnerFact::Connecting { .. } if !is_shown => left.min(SHOW_PROGRESS_AFTER),

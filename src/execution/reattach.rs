@@ -1,5 +1,4 @@
-//! Next step for a claimed execution after Writ has reached its machine again: after a lost connection, a lost `writ
-//! serve` or a reboot.
+//! Decides the next step for a claimed execution after Writ has reached its machine again, for example after a reboot.
 //!
 //! # Guarantees
 //!
@@ -9,7 +8,7 @@
 //! 2. The machine reports that nothing of the command has started.
 //! 3. The command may still start.
 //!
-//! If Writ can neither read the end of the command nor rule out its start, the outcome is unknown.
+//! If the command perhaps started and Writ cannot read its end, the outcome is unknown.
 
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use super::{LaunchProblem, Termination};
 /// Identity of a machine, as a connection observed it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ObservedMachine<'a> {
-    /// Address and port of the connection, in the form of the claim.
+    /// Address and port of the connection, in the form of [`MachineRecord::address`].
     pub address: &'a str,
     /// SHA-256 fingerprint of the host key that the machine proved to have.
     pub host_key_fingerprint: &'a str,
@@ -31,35 +30,39 @@ pub struct ObservedMachine<'a> {
     pub uptime: Duration,
     /// The launcher's directory.
     pub directory: &'a str,
-    /// Random ID that is stored in the directory.
+    /// Random ID that is stored in the launcher's directory.
     pub directory_id: &'a str,
 }
 
 /// Result of the comparison of an observed machine with the record of the claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MachineMatch {
-    /// Directory, boot and address are the same. All reports of the machine about the command are reliable, including
-    /// the report that there is no journal of the command.
+    /// The machine has the directory, the boot and the address that the claim records. All its reports about the
+    /// command are reliable, even a missing journal.
     Exact,
-    /// Same host and directory as in the claim, but the host has rebooted. If the journal exists, its content is
-    /// reliable. A missing journal proves nothing, because the reboot can lose the last writes before it.
+    /// The machine is the host of the claim and has the directory of the claim, but it has rebooted. An existing record
+    /// of the command is reliable. A missing record proves nothing, because a reboot can lose the last writes.
     Rebooted,
-    /// The host of the claim, with another directory. The journal is gone.
+    /// The machine is the host of the claim, but its launcher's directory is another one. The journal is gone.
     OtherDirectory,
-    /// Another address, or another host that answers under the same name. A missing journal or a missing process on
-    /// this host proves nothing about the host of the claim.
+    /// The machine has another address or is perhaps another host. A missing journal or process on this machine proves
+    /// nothing about the host of the claim.
     Different {
-        /// True if the host has the launcher's directory of the claim. Either several hosts share a home directory, or
-        /// the host of the claim has another address. The journal in this directory is reliable.
+        /// True if the host has the launcher's directory of the claim, for example a shared home directory. Existing
+        /// records in this directory are reliable.
         same_directory: bool,
     },
 }
 
 /// Compares an observed machine with the record of the claim, which was made `claim_age` ago.
 ///
-/// A reboot is another boot of the *same* host. The same host has the host key of the claim. It also has the address of
-/// the claim, or an uptime shorter than `claim_age`. The host key alone is not enough, because several hosts behind one
-/// name can share a host key.
+/// A host that has rebooted counts as the host of the claim if the host has the host key of the claim, and also one of
+/// these:
+///
+/// - the address of the claim
+/// - an uptime shorter than `claim_age`
+///
+/// The host key alone is not enough, because several hosts behind one name can share a host key.
 pub fn compare(
     machine: &MachineRecord,
     remote: &RemoteRecord,
@@ -105,7 +108,7 @@ pub enum Journal {
 /// Next step of the holder.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReattachStep {
-    /// Read the rest of the output, from the last offset, and the end of the command.
+    /// Read the remaining output from the last offset on, then the end of the command.
     Follow,
     /// Send the command. The fence on the machine ensures that it starts at most once.
     Launch,
@@ -117,7 +120,7 @@ pub enum ReattachStep {
     Conclude(Termination),
 }
 
-/// Returns the next step. `start_confirmed` is true if the machine has confirmed the start before. `may_start` is an
+/// Returns the next step. `start_confirmed` is true if the machine has already confirmed the start. `may_start` is an
 /// error with the reason if the command must not start any more.
 pub fn next_step(
     place: MachineMatch,

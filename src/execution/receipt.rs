@@ -1,10 +1,9 @@
-//! Receipts of deleted executions: the key by which Writ finds the receipt of an execution, and the message for an
-//! execution that has a receipt.
+//! Creates receipts of executions, and matches new executions with the receipts of deleted executions.
 //!
 //! # Guarantees
 //!
-//! - The digest of a spec depends only on the request. A later version with more fields computes the same digest,
-//!   because the digest does not cover absent fields.
+//! - The digest of a spec depends only on the request. Absent fields do not count, so a later version of Writ with more
+//!   fields computes the same digest.
 //! - A receipt belongs to an execution only if both name and digest match.
 
 use kube::ResourceExt as _;
@@ -21,8 +20,8 @@ use super::creation::creation;
 
 /// Fields of a spec that are not part of the request: requester, cancellation, and TTL. The digest does not cover them.
 const FIELDS_OUTSIDE_DIGEST: [&str; 4] = ["requestedBy", "cancelRequested", "cancelledBy", "ttlSecondsAfterFinished"];
-/// Maximum number of characters of an execution's name in the name of its receipt. A dash and a hash follow, together
-/// 33 characters. The name of the receipt therefore stays below Kubernetes' limit of 253.
+/// Maximum number of characters of an execution's name in the name of its receipt. With a dash and a hash (33
+/// characters), the name of the receipt stays below Kubernetes' limit of 253.
 const MAX_NAME_PREFIX: usize = 200;
 
 /// Key that an execution and its receipt have in common.
@@ -98,7 +97,7 @@ pub fn is_already_executed(execution: &CommandExecution) -> bool {
     execution.status.as_ref().is_some_and(|status| status.reason == Some(Reason::AlreadyExecuted))
 }
 
-/// Returns the record of the first execution for a status.
+/// Returns the record of the first execution, for the status of the new execution.
 pub(super) fn first_execution(receipt: &ExecutionReceipt) -> FirstExecution {
     let spec = &receipt.spec;
     FirstExecution { uid: spec.uid.clone(), completion_time: spec.completion_time.clone(), exit_code: spec.exit_code }
@@ -123,8 +122,7 @@ pub(super) fn message(receipt: &ExecutionReceipt) -> String {
 
 /// Returns the SHA-256 of the request, in hexadecimal.
 pub fn digest(spec: &CommandExecutionSpec) -> String {
-    // Serialization cannot fail, because all keys are text. After a failure, the digest would be the hash of null, and
-    // no request has this hash.
+    // Serialization cannot fail, because all keys are text.
     let mut fields = serde_json::to_value(spec).unwrap_or_default();
     if let Value::Object(fields) = &mut fields {
         fields.retain(|name, value| !FIELDS_OUTSIDE_DIGEST.contains(&name.as_str()) && !value.is_null());

@@ -1,5 +1,5 @@
-//! Space for the result in the object. etcd limits the size of an object, and other clients also write labels,
-//! annotations and managed fields. A result that does not fit would be lost.
+//! Reserves space for the result in the object of an execution, so that no result is lost. etcd limits the size of an
+//! object, and other clients can fill an object with labels, annotations and managed fields.
 //!
 //! # Guarantees
 //!
@@ -18,19 +18,17 @@ use crate::policy::Decision;
 /// Maximum size of an object with its result, in bytes. etcd accepts requests of 1.5 MiB by default. 64 KiB stay free
 /// for later writes of other clients, for example a cancellation or a deletion.
 const MAX_OBJECT_BYTES: usize = 1_572_864 - 65_536;
-/// Space for the smallest complete result, in bytes. Such a result has a short message and all other fields, but no
-/// text of the output. The entries of its fields in `metadata.managedFields` count too.
+/// Space for the smallest complete result, in bytes: a short message and all other fields, without the text of the
+/// output. Includes the entries of these fields in `metadata.managedFields`.
 const SMALLEST_RESULT: usize = 4096;
-/// Space for long messages, in bytes. A message has at most 2048 characters of at most six bytes. The message of the
-/// status includes the last line of standard error (at most 256 bytes), which the conditions do not repeat. For each of
-/// the two streams, the reason why the stream was not stored has at most 256 bytes.
+/// Space for long messages, in bytes. A message has at most 2048 characters of at most six bytes. For each stream, the
+/// reason why the stream was not stored has at most 256 bytes.
 const MESSAGES: usize = 18_432;
-/// Minimum size of an object, in bytes, from which a claim reserves space for the largest result. For a smaller object,
-/// a claim reserves space for the smallest result only. Otherwise the reserved space would be most of each write to
-/// etcd. Other clients have filled a large object, and the reserved space is small in comparison.
+/// Minimum size of a large object, in bytes. In a large object, a claim reserves space for the largest result. In a
+/// smaller object, a claim reserves space only for the smallest result, so that writes to etcd stay small.
 const LARGE_OBJECT: usize = 262_144;
-/// Size of the fields that a claim adds to the object in addition to its decision, in bytes. The fields are `machine`,
-/// `claim`, `remote`, `commandLine` and `conditions`.
+/// Size in bytes of the fields that a claim adds, without the decision: `machine`, `claim`, `remote`, `commandLine` and
+/// `conditions`.
 const CLAIM: usize = 18_432;
 /// Size of the entry that the first write of `startTime` or `stopRequestedTime` adds to `metadata.managedFields`, in
 /// bytes.
@@ -68,9 +66,12 @@ impl fmt::Display for ObjectSize {
     }
 }
 
-/// Returns true if Writ may clear `metadata.managedFields` of a waiting execution, because other clients filled it and
-/// the creation record is stored. The API server itself makes at most 10 entries of a few KiB, so a larger size comes
-/// from other clients. Without clearing, anyone who may patch an execution could cause its rejection.
+/// Returns true if Writ may clear `metadata.managedFields`. Without clearing, anyone who may patch an execution could
+/// fill this field and cause a rejection. The conditions are:
+///
+/// - The execution is neither claimed nor finished.
+/// - The creation record is stored.
+/// - The field is larger than `LARGE_OBJECT`. The API server itself makes at most 10 entries of a few KiB.
 pub fn is_filled_by_managers(execution: &CommandExecution, size: &ObjectSize) -> bool {
     let knows_creation = execution.status.as_ref().is_some_and(|status| status.creation.is_some());
     let waits = !execution.is_claimed() && !execution.phase().is_finished();
@@ -111,8 +112,8 @@ pub fn reserve(status: &mut CommandExecutionStatus, size: &ObjectSize) {
     status.reserved = Some(filler(bytes));
 }
 
-/// Shrinks the reserved space in `after` by the number of bytes by which `after` is longer than `before`. Both are
-/// statuses of the same claim. Other clients can fill the object to its last byte, so the status must not grow.
+/// Shrinks the reserved space in `after`, so that `after` is not longer than `before`. Both are statuses of the same
+/// claim. A longer status might not fit, because other clients can fill the rest of the object.
 pub(super) fn keep_length(before: &CommandExecutionStatus, after: &mut CommandExecutionStatus) {
     if after.reserved.is_none() {
         return;
@@ -172,8 +173,7 @@ fn drop_text(status: &mut CommandExecutionStatus, why: &str) -> bool {
         for (stream, text) in [(&mut output.stdout, &status.stdout), (&mut output.stderr, &status.stderr)] {
             if !is_empty(text) && !stream.truncated {
                 stream.truncated = true;
-                // The output store keeps only streams that were truncated before the API server refused the status.
-                // This stream was not truncated, so it is not in the store.
+                // Writ uploads only truncated streams, so the output store does not have this stream.
                 stream.not_stored = Some("the status had no space for the whole stream".to_owned());
             }
         }
@@ -212,8 +212,8 @@ struct Counter {
 impl Write for Counter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for byte in bytes {
-            // Go escapes each of these characters to six bytes. U+2028 and U+2029 have three bytes in UTF-8. The first
-            // two bytes are already counted as one each, so the last byte counts four.
+            // Go escapes each of these characters to six bytes. The last byte of U+2028 or U+2029 counts four, because
+            // the two bytes before it are already counted.
             self.bytes += match (self.last, byte) {
                 (_, b'<' | b'>' | b'&') => 6,
                 ([0xe2, 0x80], 0xa8 | 0xa9) => 4,

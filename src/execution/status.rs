@@ -1,4 +1,4 @@
-//! Construction of statuses in one place, so that phase, reason, message and conditions of a status always agree.
+//! Constructs all statuses of an execution, so that their phase, reason, message and conditions agree.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -66,8 +66,7 @@ pub(super) fn with_phase(
     set(ConditionType::Ready, phase == Phase::Succeeded, &word, &message);
     set(ConditionType::Reconciling, !phase.is_finished(), &word, &message);
     if phase.is_finished() {
-        // The other conditions repeat the message. This condition has no message, so that each claim reserves less
-        // space for the result.
+        // This condition has no message, so that the result takes less space.
         set(ConditionType::Finished, true, phase.as_str(), "");
     }
     if phase.is_finished() && phase != Phase::Succeeded {
@@ -85,9 +84,8 @@ pub(super) fn with_decision(status: &mut CommandExecutionStatus, decision: &poli
     status.decision = Some(decision.record(MicroTime(now)));
 }
 
-/// Returns `now`, or the latest recorded time if that time is later than `now`. Each process estimates the API server's
-/// time with an error of a fraction of a second, and a clock can be set back. A record must not report an end before
-/// its start.
+/// Returns the latest of `now` and the times that the execution records. Clocks can differ or be set back, but a record
+/// must not end before its start.
 pub(super) fn not_before_recorded_times(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let created = execution.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let status = execution.status.as_ref();
@@ -117,7 +115,7 @@ pub struct ClaimRecord {
 }
 
 /// Returns the status with a claim. After the claim is stored, its holder starts the command. Any other process must
-/// first read the journal on the machine.
+/// read the journal on the machine before it sends the command.
 pub fn with_claim(
     execution: &CommandExecution,
     decision: &policy::Decision,
@@ -152,7 +150,7 @@ pub fn with_new_holder(
     let mut taken = with_phase(execution, status.phase, reason, &message, now);
     taken.claim = Some(claim);
     if execution.is_cancelled_or_deleted() {
-        // The previous holder perhaps noticed the stop request, and died before it stored the time of the request.
+        // The previous holder perhaps died before it stored the time of the stop request.
         taken.stop_requested_time.get_or_insert(MicroTime(now));
     }
     keep_length(status, &mut taken);

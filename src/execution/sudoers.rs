@@ -6,8 +6,10 @@ use crate::api::CommandExecution;
 /// the line by hand.
 const MAX_LINE: usize = 1024;
 
-/// Returns the name of a user, escaped for sudoers. Returns `None` for a name in capital letters, because sudoers reads
-/// it as an alias (for example `ALL`). Also returns `None` for a name with other special characters.
+/// Returns the name of a user, escaped for sudoers. Returns `None` for these names:
+///
+/// - A name in capital letters, for example `ALL`, which sudoers reads as an alias.
+/// - A name with a character that is not an ASCII letter, a digit or one of `_.@\+-$`.
 pub fn user(name: &str) -> Option<String> {
     let is_alias = name.starts_with(|first: char| first.is_ascii_uppercase())
         && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
@@ -50,8 +52,12 @@ pub fn is_plain(word: &str) -> bool {
     word.chars().all(|each| matches!(each, ' '..='~'))
 }
 
-/// Returns the line that allows the command of an execution with `runAs`, and no other command. Returns `None` if the
-/// command runs as the login user, or if a line cannot contain its words.
+/// Returns the line that allows the command of an execution with `runAs`, and no other command. Returns `None` in these
+/// cases:
+///
+/// - The execution has no decision with `runAs`.
+/// - A user name, the program or an argument cannot be written in a sudoers line.
+/// - The line is too long.
 pub fn line(execution: &CommandExecution) -> Option<String> {
     let status = execution.status.as_ref()?;
     let decision = status.decision.as_ref()?;

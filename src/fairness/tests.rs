@@ -35,8 +35,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     /// Waiting tasks, oldest first.
     waiting: Vec<(Ticket, &'static str)>,
-    /// Outer key: a namespace that waits and holds less than its share. Inner key: another namespace. Value: number of
-    /// permits that the other namespace got during this wait.
+    /// For each namespace that waits below its share: the number of permits that each other namespace got during the
+    /// wait.
     passed: HashMap<&'static str, BTreeMap<&'static str, usize>>,
     holding: Vec<&'static str>,
 }

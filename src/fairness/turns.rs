@@ -14,8 +14,8 @@ pub struct Size {
 /// Number of a waiting task. Tasks get increasing numbers in the order of their requests.
 pub(crate) type Ticket = u64;
 
-/// Held permits and waiting tasks of each namespace. A value of type `W` is stored for each waiting task.
-/// [`Turns::next`] returns this value when it gives a permit to the task.
+/// Held permits and waiting tasks of each namespace. `W` is the type of a waiting task, which [`Turns::next`] returns
+/// when the task gets a permit.
 #[derive(Debug)]
 pub(crate) struct Turns<W> {
     free: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Turns<W> {
 #[derive(Debug)]
 struct Namespace<W> {
     held: usize,
-    /// Waiting tasks by ticket, oldest first. The map removes a task by its ticket without a search through all tasks.
+    /// Waiting tasks by ticket, oldest first.
     waiting: BTreeMap<Ticket, W>,
 }
 

@@ -1,5 +1,5 @@
-//! Check of a machine for a user, step by step. The check uses the same reads, checks and messages as `writ serve`, and
-//! stores nothing.
+//! Step-by-step check of a machine, for `writ machine check`. The check uses the same reads, checks and messages as
+//! `writ serve`, and stores nothing.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Step {
     pub hop: Option<String>,
     /// Name of the step.
     pub what: &'static str,
-    /// Observation of the step. If the step failed, the problem and its remedy.
+    /// `Ok` contains the observation of the step. `Err` contains the problem and its remedy.
     pub seen: Result<String, String>,
 }
 
@@ -70,7 +70,8 @@ fn failed(say: Say<'_>, hop: Option<&str>, what: &'static str, problem: String) 
     false
 }
 
-/// Reports the steps credentials, connection, host key and login. Returns the connection.
+/// Logs in to a host, and reports each step from the Secret to the login. Returns the connection, or `None` if a step
+/// failed.
 async fn log_in(
     network: &AddressPolicy,
     host: &ResolvedMachine,

@@ -30,7 +30,7 @@ const DROPPED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Durati
 
 /// Connects to the machine, directly or through its jump hosts.
 pub(crate) async fn connect(fleet: &Fleet, resolved: &ResolvedMachine) -> Result<Open, ConnectFailure> {
-    // This check comes first, so that Writ uses no jump host if the target's Secret forbids the login.
+    // If the target's Secret forbids the login, Writ connects to no jump host.
     resolved.check_secret()?;
     let mut outer: Option<ProxyConnection> = None;
     for index in 0..resolved.hops.len() {
@@ -89,7 +89,7 @@ async fn connect_by(
             Ok(connection) => return Ok(Open { connection, _outer: outer, _key: key.kept() }),
             Err(ConnectError::HostKeyUnknown { algorithm, fingerprint }) => {
                 pin(&fleet.cluster, &resolved.machine, &algorithm, &fingerprint).await?;
-                // The next attempt reads the Machine again and verifies the key that is pinned now.
+                // The next attempt reads the Machine again, and accepts only the pinned key.
                 return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
             }
             Err(ConnectError::ConnectionDropped(message)) if tries < DROPPED_TRIES => {
@@ -101,8 +101,8 @@ async fn connect_by(
                 if let (Some(outer), ConnectError::Unreachable(_)) = (&outer, &error)
                     && !outer.connection().is_responsive(ANSWER_DEADLINE).await
                 {
-                    // The connection to the jump host is dead without an error. The next attempt opens another
-                    // connection to the jump host.
+                    // The connection to the jump host is dead. The next attempt opens another connection to the jump
+                    // host.
                     outer.connection().close().await;
                 }
                 return Err(ConnectFailure::from_ssh(&error));
@@ -111,7 +111,7 @@ async fn connect_by(
     }
 }
 
-/// Returns the observation of an open connection.
+/// Returns the probe result for a machine with an open connection.
 pub(crate) fn online(connection: &Connection, system: Option<SystemInfo>) -> ProbeResult {
     let proof = connection.host_key();
     let trust = match proof.by {

@@ -8,8 +8,7 @@ use crate::execution::LaunchProblem;
 use crate::machine::ProbeResult;
 use crate::ssh::ConnectError;
 
-/// Pause after an object changed during an attempt. The pause prevents a busy loop, and is too short for users to
-/// notice.
+/// Pause after an object changed during an attempt. The pause prevents a busy loop.
 pub(crate) const RETRY_AFTER_CHANGE: Duration = Duration::from_millis(200);
 /// Pause after the API server did not answer.
 pub(crate) const RETRY_AFTER_SILENCE: Duration = Duration::from_secs(1);
@@ -19,20 +18,21 @@ const RETRY_AFTER_FORBIDDEN: Duration = Duration::from_secs(10);
 /// Reason for a failed connect. No part of a command was sent.
 #[derive(Clone, Debug)]
 pub(crate) enum ConnectFailure {
-    /// An object was deleted or changed. The controller decides again.
+    /// An object was deleted or changed, or the runner shuts down. The controller decides about the execution again.
     Obsolete,
     /// The attempt can be repeated after this pause.
     RetryAfter(Duration),
-    /// The machine did not answer.
+    /// The machine cannot be used now, for example because it did not answer. A later attempt can succeed.
     Unreachable(String),
     /// The machine allows no further connection, but still executes commands on the open connections.
     Full {
-        /// Number of commands that the open connections can carry.
+        /// Maximum number of concurrent commands on the open connections.
         room: usize,
         /// The text that the machine sent.
         problem: String,
     },
-    /// The machine refuses, or its configuration is invalid. A retry without a change fails again.
+    /// The machine refuses the connection or the command, or its Machine or Secret is invalid. Without a change by a
+    /// user, a retry fails again.
     Refused {
         /// The reason and the message for the status.
         problem: LaunchProblem,
@@ -42,7 +42,8 @@ pub(crate) enum ConnectFailure {
 }
 
 impl ConnectFailure {
-    /// Returns a failure for an invalid Machine or Secret. Each execution detects this failure itself, without a login.
+    /// Returns the failure for an invalid object in the cluster, for example a Secret. This failure starts no back-off
+    /// for the machine.
     pub fn from_configuration(reason: Reason, message: String) -> Self {
         Self::Refused { problem: LaunchProblem { reason, message }, affects_machine: false }
     }
@@ -52,8 +53,10 @@ impl ConnectFailure {
         Self::Refused { problem: LaunchProblem { reason: Reason::LauncherUnsupported, message }, affects_machine: true }
     }
 
-    /// Returns the failure of a read before the claim. If the API server gave no answer, the runner reads again. The
-    /// controller handles deleted and changed objects.
+    /// Returns the failure of a read from the API server:
+    ///
+    /// - If the API server did not answer or denied a permission, Writ repeats the attempt after a pause.
+    /// - If the object was deleted or changed, the controller decides about the execution again.
     pub fn from_read(error: &ClusterError) -> Self {
         match error {
             ClusterError::Unavailable { .. } => {
@@ -103,8 +106,8 @@ impl ConnectFailure {
         }
     }
 
-    /// Returns the failure for other tasks that wait for the same connection. Returns `None` if the failure concerns
-    /// only one task.
+    /// Returns the failure for other tasks that wait for the same connection. Returns `None` for `Obsolete` and
+    /// `RetryAfter`, because these failures concern only one task.
     pub fn shared(&self) -> Option<Self> {
         match self {
             Self::Unreachable(_) | Self::Refused { .. } | Self::Full { .. } => Some(self.clone()),

@@ -1,7 +1,7 @@
-//! Open connections to one machine, and connections through this machine to other machines.
+//! Open connections to one machine, for commands and for jumps to other machines.
 //!
-//! A connection serves one state of the Machine, its Secret and its jump hosts ([`ResolvedMachine::pool_key`]). If one
-//! of these objects changes, the next task opens another connection.
+//! A connection is valid for one [`ResolvedMachine::pool_key`]. If the Machine, a jump host or one of their Secrets
+//! changes, the next task opens another connection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,15 +22,14 @@ type Entries = Mutex<HashMap<String, Arc<PoolEntry>>>;
 pub(crate) struct ConnectionPool {
     /// Connections for commands.
     sessions: Entries,
-    /// Connections that carry connections to other machines. These connections are separate from the connections for
-    /// commands, because sshd does not count forwarded connections as sessions.
+    /// Connections to this machine as a jump host. These connections need no permits, because sshd does not count
+    /// forwarded connections as sessions.
     proxies: Entries,
     /// Resolved Machine of the last connection, without secrets.
     last_spec: Mutex<Option<Arc<ResolvedMachine>>>,
     /// Pool keys of the connections on which the machine has executed a request.
     executed: Mutex<HashSet<String>>,
-    /// False until a task first requests a connection. Each change of a Machine checks the pools of all Machines. With
-    /// this flag, the check skips an unused pool.
+    /// False until a task first requests a connection. `invalidate` and `take_idle` skip a pool that is not used yet.
     is_used: AtomicBool,
 }
 
@@ -49,24 +48,24 @@ struct SharedFailure {
 }
 
 impl SharedFailure {
-    /// Returns `None` if the failure concerns only one task.
+    /// Returns the failure, with the current time. Returns `None` if other tasks do not share this failure
+    /// ([`ConnectFailure::shared`]).
     fn new(failure: &ConnectFailure) -> Option<Self> {
         Some(Self { at: Instant::now(), failure: failure.shared()? })
     }
 
-    /// Returns the failure if it happened after `began`, the time at which the task began to wait.
+    /// Returns the failure if the connect failed at or after `began`, the start of the task's wait.
     fn since(&self, began: Instant) -> Option<ConnectFailure> {
         if self.at >= began { self.failure.shared() } else { None }
     }
 }
 
 impl ConnectionPool {
-    /// Returns a permit for one session. If no connection has a free session, `connect` opens another connection. `at`
-    /// (`IP:PORT`) restricts the connections to this address.
+    /// Returns a permit for one session. If no open connection has a free session, `connect` opens another connection.
+    /// If `at` (`IP:PORT`) is set, uses an open connection only if it leads to this address.
     ///
     /// # Errors
-    /// The failure of `connect`, if this task called `connect`, or if another task called `connect` while this task
-    /// waited.
+    /// The failure of `connect`, in this task or in the task that this task waited for.
     pub async fn acquire(
         &self,
         pool_key: &str,
@@ -80,7 +79,7 @@ impl ConnectionPool {
         }
         let began = Instant::now();
         let mut last_failure = entry.opening.lock().await;
-        // While this task waited, another task has perhaps opened a connection, or its attempt has failed.
+        // Another task can have connected or failed while this task waited.
         if let Some(permit) = entry.try_acquire(at) {
             return Ok(permit);
         }
@@ -124,8 +123,8 @@ impl ConnectionPool {
         entry.try_acquire(None)
     }
 
-    /// Returns the number of commands that the connections can carry. Counts only connections on which the machine has
-    /// executed a request.
+    /// Returns the maximum number of concurrent commands on the open connections. Counts only connections on which the
+    /// machine has executed a request.
     pub fn room(&self, pool_key: &str) -> usize {
         lock(&self.sessions).get(pool_key).map_or(0, |entry| entry.room())
     }
@@ -182,7 +181,8 @@ impl ConnectionPool {
         removed
     }
 
-    /// Removes and returns the connections that were idle for long enough. The caller must close these connections.
+    /// Removes and returns the closed connections, and the connections that were unused for the idle timeout. The
+    /// caller must close the returned connections.
     pub fn take_idle(&self) -> Vec<Arc<PooledConnection>> {
         if !self.is_used.load(Ordering::Acquire) {
             return Vec::new();
@@ -203,8 +203,7 @@ impl ConnectionPool {
         entries.iter().flatten().flat_map(|(_, entry)| lock(&entry.connections).drain(..).collect::<Vec<_>>()).collect()
     }
 
-    /// Returns the number of open connections for commands, and the number of open connections that carry other
-    /// connections.
+    /// Returns two numbers of open connections: for commands, and for use as a jump host.
     pub fn open_counts(&self) -> (usize, usize) {
         (count_open(&self.sessions), count_open(&self.proxies))
     }
@@ -245,8 +244,8 @@ impl PoolEntry {
         connections.first().map(Arc::clone)
     }
 
-    /// Returns the number of commands that the connections can carry. Counts only connections on which the machine has
-    /// executed a request.
+    /// Returns the maximum number of concurrent commands on the open connections. Counts only connections on which the
+    /// machine has executed a request.
     fn room(&self) -> usize {
         lock(&self.connections).iter().filter(|connection| connection.is_executing()).map(|it| it.room()).sum()
     }

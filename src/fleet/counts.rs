@@ -1,8 +1,7 @@
-//! Counts of running commands and queued executions in the statuses of Machines. This module selects the statuses with
-//! outdated counts.
+//! Selects the Machines whose statuses need new counts of running commands and queued executions.
 //!
-//! Each status write is a write to etcd. Writ therefore limits the number of these writes, and namespaces take turns. A
-//! namespace with a thousand busy machines does not delay the counts of another namespace.
+//! Writ limits these status writes, because each write goes to etcd. Namespaces take turns, so a namespace with many
+//! busy machines does not delay the counts of another namespace.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,8 +14,8 @@ use super::machine_key::MachineKey;
 pub const RECOUNT_INTERVAL: Duration = Duration::from_secs(2);
 /// Minimum interval between two writes of the counts of one Machine.
 const BETWEEN_COUNTS: Duration = Duration::from_secs(5);
-/// Maximum number of Machines for which counts are written in each interval. This allows 5 writes per second. The API
-/// server needs about 2 ms for one write.
+/// Maximum number of Machines for which counts are written in each [`RECOUNT_INTERVAL`]. This maximum allows 5 writes
+/// per second. The API server needs about 2 ms for one write.
 const MAX_COUNTS: usize = 10;
 
 /// Last reported counts of a machine.
@@ -31,8 +30,8 @@ pub(crate) struct ReportedCounts {
 }
 
 impl ReportedCounts {
-    /// Returns the time since the last write, if the counts are outdated and may be written now. Returns `None` if the
-    /// counts are unchanged or the minimum interval has not passed.
+    /// Returns the time since the last write of the counts. Returns `None` if the counts are unchanged, or if the
+    /// minimum interval has not passed.
     pub fn due_since(&self, counts: (usize, usize), now: Instant) -> Option<Duration> {
         let since = self.at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         (self.counts != Some(counts) && since >= BETWEEN_COUNTS).then_some(since)
@@ -40,7 +39,8 @@ impl ReportedCounts {
 }
 
 /// Chooses the Machines for the next status writes. `due` contains the Machines with outdated counts, and the time
-/// since their last write. Namespaces take turns. In a namespace, the Machine with the oldest write comes first.
+/// since their last write. Namespaces take turns. In a namespace, the Machine with the longest time since its
+/// last write comes first.
 pub(crate) fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
     due.sort_by(|left, right| right.cmp(left));
     let mut taken: HashMap<String, usize> = HashMap::new();
@@ -52,8 +52,7 @@ pub(crate) fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
             (*rank, machine)
         })
         .collect();
-    // The list is already ordered by the time of the last write. The sort is stable, so this order remains within each
-    // rank.
+    // A stable sort keeps the order by the last write within each rank.
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().take(MAX_COUNTS).map(|(_, machine)| machine).collect()
 }

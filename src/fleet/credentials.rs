@@ -1,13 +1,13 @@
-//! Decryption of private keys, once for each version of their Secret. Namespaces take turns.
+//! Decrypts private keys, once for each version of their Secret. Namespaces take turns.
 //!
 //! # Guarantees
-//! - A namespace uses at most one of the two permits for decryptions, because its users choose how long a decryption
-//!   occupies a core. The other permit stays free for other namespaces.
-//! - Writ does not decrypt the keys of a Secret if the Secret was read too long ago. The Secret must be read again.
-//! - An open (decrypted) key is kept while a connection that used the key lives, and for at least [`KEPT_FOR`] after
-//!   each use. Then the key is wiped.
-//! - A task finds an open key only by the UID and resourceVersion of its Secret. Writ reads both from the API server
-//!   before each login.
+//! - At most two decryptions run concurrently, at most one of them for the same namespace. A slow key therefore does
+//!   not delay other namespaces.
+//! - Writ decrypts a key only if its Secret was read a short time ago. Otherwise the Secret must be read again.
+//! - A decrypted key stays in memory as long as the connections that use the key, and at least [`KEPT_FOR`] after each
+//!   use. Then the key is wiped.
+//! - A task finds a decrypted key only by the UID and resourceVersion of its Secret. Writ reads both from the API
+//!   server before each login.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -24,35 +24,34 @@ use crate::ssh::{Credentials, EntryError, KeyEntry};
 use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
 use super::lock::lock;
 
-/// Limit of concurrent decryptions.
+/// Maximum number of concurrent decryptions: 2, at most 1 of them for the same namespace.
 const AT_ONCE: Size = Size { places: 2, share: 1 };
 /// Maximum duration of one decryption, without the wait for a permit. A key with the maximum number of rounds needs a
 /// few seconds of CPU time.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Time for which a key stays open after a use, even without a connection. In Direct mode each command has its own
-/// connection.
+/// Time for which a key stays decrypted after each use, even without a connection. In Direct mode, the next command
+/// therefore needs no decryption.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
-/// All open keys of this process.
+/// All decrypted keys of this process.
 static OPENING: LazyLock<Opening> = LazyLock::new(|| Opening::new(KEPT_FOR));
 
 type Cell = OnceCell<Result<Credentials, EntryError>>;
 
-/// Keys for a login. An encrypted key stays open while a copy of `kept` exists.
+/// Keys for a login. The decrypted keys stay in memory while a copy of `kept` exists.
 pub(crate) struct OpenKey {
     pub credentials: Credentials,
     kept: Option<KeptOpen>,
 }
 
-/// Keeps a key open. This value can neither be printed nor used to read the key.
+/// Handle that keeps a decrypted key in memory. The handle gives no access to the key and cannot be printed.
 #[derive(Clone)]
 pub(crate) struct KeptOpen {
     _key: Arc<Cell>,
 }
 
 impl OpenKey {
-    /// Returns the value that a connection holds to keep the key open. Returns `None` if the key is not encrypted,
-    /// because such a key is simply read again.
+    /// Returns the handle that keeps the key decrypted. Returns `None` if the key is not encrypted.
     pub fn kept(&self) -> Option<KeptOpen> {
         self.kept.clone()
     }
@@ -61,12 +60,12 @@ impl OpenKey {
 struct Opening {
     pool: Pool,
     kept_for: Duration,
-    /// Open keys, by UID and resourceVersion of their Secrets.
+    /// Decrypted keys, by UID and resourceVersion of their Secrets.
     known: Mutex<HashMap<(String, String), Weak<Cell>>>,
 }
 
-/// Reads the keys of a Secret that Writ may use. `is_stale` returns true if the Secret must be read again before its
-/// keys are used.
+/// Reads the keys of a Secret. The caller has checked that Writ may use the Secret. `is_stale` returns true if the
+/// Secret must be read again before its keys are used.
 ///
 /// # Errors
 /// The Secret has no usable key, or is stale.
@@ -154,7 +153,7 @@ impl Opening {
         }
         let (name, secret) = (secret.name.clone(), secret.clone());
         let opening = tokio::task::spawn_blocking(move || {
-            // A running decryption cannot be stopped, so it keeps its permit until it ends, even after the deadline.
+            // The decryption holds its permit until it ends, even after the deadline.
             let _place = place;
             parse(&secret)
         });
@@ -202,7 +201,7 @@ mod tests {
         let (one, two) = tokio::join!(open("1"), open("1"));
         assert!(Arc::ptr_eq(&one, &two));
         assert!(matches!(one.get(), Some(Ok(_))));
-        // The key is already open, so `open` succeeds while no permit is free for this namespace.
+        // A decrypted key needs no permit.
         let place = opening.pool.place("team").await;
         assert!(Arc::ptr_eq(&one, &open("1").await));
         drop(place);
@@ -214,7 +213,7 @@ mod tests {
         let opening = Opening::new(Duration::ZERO);
         let key = opening.open(&secret("1", "correct horse"), "team", || false).await.ok().unwrap();
         let watched = Arc::downgrade(&key);
-        // `kept_for` is zero, so only this task still has the key.
+        // Waits until the background task of `open` has dropped its copy of the key.
         while watched.strong_count() > 1 {
             tokio::task::yield_now().await;
         }

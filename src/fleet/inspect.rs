@@ -1,4 +1,5 @@
-//! The first request on each connection. Its answer describes the machine, and shows that the login executes commands.
+//! Requests the facts of a machine. This request is the first request on each connection. The answer shows that the
+//! login executes commands.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -12,11 +13,11 @@ use crate::ssh::{Connection, Session};
 use super::launcher_refusal::explain_refusal;
 use super::launcher_request::{LauncherError, request_with_output};
 
-/// Maximum time for the answer while the connection works. A start-up file of the login can wait for a directory
-/// service or a network file system.
+/// Maximum time for the machine to report its facts, if the connection works. This time is long, because a start-up
+/// file of the login can wait for a directory service or a network file system.
 const PROBE_DEADLINE: Duration = Duration::from_secs(90);
-/// Interval at which Writ tests if the connection still works, while no answer arrives. A login that takes longer than
-/// this time is logged as slow.
+/// Interval between tests of the connection while Writ waits for the facts. A login that needs more time than this
+/// interval is logged as slow.
 const USUAL: Duration = Duration::from_secs(10);
 /// Maximum time for the machine to answer a test of the connection.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -88,10 +89,9 @@ pub(crate) async fn inspect(
 }
 
 impl TimedFacts {
-    /// Returns the time to add to the usual deadlines for the first output of a session. The result is computed from
-    /// the time that the answer with these facts took.
+    /// Returns the extra time for the first output of a session: three times `took`.
     pub fn slack(&self) -> Duration {
-        // A login can take up to three times as long if several logins start at once. A usual login takes milliseconds.
+        // If several logins start at once, a login can take up to three times as long.
         self.took.saturating_mul(3)
     }
 
@@ -102,8 +102,8 @@ impl TimedFacts {
         self.facts.uptime_centiseconds.saturating_mul(10).saturating_add(elapsed)
     }
 
-    /// Converts an uptime of the machine to a time, if the current time is `now`. Returns `None` if the result is out
-    /// of range.
+    /// Returns the date and time at which the machine had this uptime. `now` is the current time. Returns `None` if the
+    /// result is out of range.
     pub fn time_at(&self, uptime_centiseconds: u64, now: Timestamp) -> Option<Timestamp> {
         let then = i64::try_from(uptime_centiseconds).ok()?.checked_mul(10)?;
         let since = i64::try_from(self.uptime_ms()).ok()?.checked_sub(then)?;

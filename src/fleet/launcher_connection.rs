@@ -20,7 +20,7 @@ use super::shared::Fleet;
 pub(crate) struct LauncherConnection {
     pub permit: SessionPermit,
     pub known: TimedFacts,
-    /// Pool key of the Machine as it was resolved for this connection.
+    /// [`ResolvedMachine::pool_key`] of the Machine to which this connection leads.
     pub pool_key: String,
 }
 
@@ -38,8 +38,8 @@ impl LauncherConnection {
         }
     }
 
-    /// Opens a session. If the machine opens no session, closes the connection, so that other tasks do not use the
-    /// connection. A connection that is only busy stays open.
+    /// Opens a session. After an error other than [`ConnectError::Busy`], closes the connection, so that no other task
+    /// uses the connection.
     pub async fn open(&self) -> Result<Session, ConnectError> {
         let opened = self.permit.open().await;
         if matches!(&opened, Err(error) if !matches!(error, ConnectError::Busy(_))) {
@@ -54,8 +54,8 @@ impl LauncherConnection {
     }
 }
 
-/// Opens a session on an open connection to the machine, if a session is free. Reads nothing from the API server, so
-/// the caller must check before the claim that the Machine is unchanged.
+/// Opens a session on an open connection to the machine, if a session is free. Does not read the Machine from the API
+/// server. The caller must check before the claim that the Machine is unchanged.
 pub(crate) async fn try_open_existing(
     fleet: &Fleet,
     machine: &MachineKey,
@@ -145,7 +145,7 @@ pub(crate) async fn connect_launcher(
     let known = known.map_err(|error| refused_for_now(connections, &pool_key, error));
     match &known {
         Ok(_) => connections.record_executed(&pool_key),
-        // Perhaps the connection is dead without an error.
+        // Perhaps the connection is dead, but has reported no error.
         Err(LauncherError::NoReply(_)) => permit.discard().await,
         Err(LauncherError::SessionRefused(problem)) => {
             permit.discard().await;

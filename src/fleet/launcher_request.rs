@@ -1,4 +1,4 @@
-//! One request to a launcher that answers immediately, and its answer.
+//! One request that the launcher answers immediately, and the answer.
 
 use std::time::Duration;
 
@@ -63,8 +63,8 @@ pub(crate) fn closed(unexpected: &UnexpectedOutput) -> LauncherError {
     }
 }
 
-/// Sends the request in its own session, and closes the session. The machine has `deadline` to answer, and more time if
-/// its login is known to be slow.
+/// Sends the request in its own session, and closes the session. The machine must answer within `deadline` plus
+/// [`Session::slack`].
 pub(crate) async fn request(
     session: Session,
     deadline: Duration,
@@ -100,18 +100,16 @@ pub(crate) fn new_nonce() -> Nonce {
     Nonce::new(&Uuid::new_v4().simple().to_string()).expect("32 lower-case hexadecimal digits")
 }
 
-/// Sends a request, and then the end of standard input. The launcher therefore detects an incomplete request, and a
-/// start-up file that reads standard input does not wait forever. The caller must poll the session, because the input
-/// is sent only while the session is polled.
+/// Sends a request and ends standard input. The launcher can then detect an incomplete request. A start-up file that
+/// reads standard input does not wait forever. The caller must poll the session, because only polling sends the input.
 pub(crate) async fn send(session: &mut Session, request: &ExecRequest) -> Result<(), LauncherError> {
     session.exec(&request.command).await.map_err(|error| LauncherError::NoReply(error.to_string()))?;
     session.feed(Bytes::copy_from_slice(&request.stdin));
     Ok(())
 }
 
-/// Returns true if the launcher refused an incomplete request that had lost its nonce. The launcher then has no nonce
-/// for a reply, so only the exit code shows the refusal. sshd reports the exit code, so no output can forge this
-/// refusal.
+/// Returns true if the launcher refused an incomplete request that has no nonce. Without a nonce, the launcher sends no
+/// reply, and only the exit code shows the refusal. Output cannot forge the exit code, because sshd reports it.
 pub(crate) fn is_refused_cut(reply: &Reply, exit_code: Option<u32>) -> bool {
     exit_code == Some(REFUSED_CUT_EXIT_CODE) && !reply.has_begun()
 }
@@ -134,7 +132,7 @@ async fn exchange(
         };
         match session.next().await {
             SessionEvent::Stdout(bytes) => {
-                // Output after the marker comes from the launcher, not from the login.
+                // After the reply has begun, the output comes from the launcher, not from the login.
                 if !reply.has_begun() {
                     unexpected.push(&bytes);
                 }

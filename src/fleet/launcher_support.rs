@@ -9,8 +9,8 @@ use super::connection_pool::ConnectionPool;
 use super::inspect::TimedFacts;
 use super::launcher_request::LauncherError;
 
-/// Marks a refusal to execute as temporary, because the machine can lack resources for a moment. For example, its sshd
-/// cannot fork. If the machine has executed a request before, the message reports this.
+/// Converts [`LauncherError::Refused`] to the temporary error [`LauncherError::SessionRefused`]. The machine can lack
+/// resources for a moment. For example, sshd cannot fork.
 pub(crate) fn refused_for_now(connections: &ConnectionPool, pool_key: &str, error: LauncherError) -> LauncherError {
     match error {
         LauncherError::Refused(message) if connections.has_executed(pool_key) => LauncherError::SessionRefused(
@@ -50,8 +50,8 @@ pub(crate) fn check_support(
     }
 }
 
-/// Returns the problem if a fact is too long for the claim's record. Writ checks the facts before the claim, because
-/// the API server would refuse a claim with such a fact.
+/// Returns the problem if a fact is too long for its field in the claim. The API server would refuse a claim with such
+/// a fact.
 fn unrecordable(facts: &LauncherFacts) -> Option<String> {
     let length = |text: &str| text.chars().count();
     if length(&facts.directory) > MAX_DIRECTORY_LENGTH {

@@ -8,9 +8,9 @@ use crate::fairness::{Place, Pool, Size};
 use super::lock::lock;
 use super::resolved_machine::ResolvedMachine;
 
-/// Maximum number of concurrent logins to one host. sshd drops some connections if more than 10 connections are not
-/// logged in yet (MaxStartups 10:30:100). The limit leaves connections for other clients. One namespace can run at most
-/// 4 of the 5 logins, so one login stays free for another namespace with the same host.
+/// Maximum number of concurrent logins to one host: 5, at most 4 of them for the same namespace. sshd drops some
+/// connections if more than 10 connections are not logged in yet (MaxStartups 10:30:100). The limit leaves connections
+/// for other clients.
 const MAX_CONCURRENT_LOGINS: Size = Size { places: 5, share: 4 };
 
 /// Hosts to which logins are running. Other hosts have no entry.
@@ -23,11 +23,10 @@ impl LoginLimiter {
     /// Waits for a permit for one login. The wait is limited, because each earlier login has a deadline.
     pub async fn acquire(&self, resolved: &ResolvedMachine) -> Place {
         let spec = &resolved.machine.spec;
-        // The same address behind different jump hosts can belong to different hosts, so the key contains the jump
-        // hosts.
+        // The key contains the jump hosts, because the same address behind another jump host can be another host.
         let way = resolved.hops.iter().map(ResolvedMachine::name).collect::<Vec<_>>().join("/");
-        // Jump hosts are Machines of one namespace, so a host behind a jump host belongs to this namespace. A host
-        // without jump hosts is the same for all namespaces.
+        // A host behind jump hosts has one limit for each namespace, because a jump host belongs to one namespace. All
+        // other hosts have one limit for all namespaces.
         let namespace = resolved.machine.metadata.namespace.as_deref().unwrap_or_default();
         let owner = if way.is_empty() { "" } else { namespace };
         let host = format!("{owner}/{way}/{}:{}", spec.address, spec.port);

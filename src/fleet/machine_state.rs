@@ -1,7 +1,5 @@
-//! State of one Machine in this process: its settings, its last probe, and the pause after a failure. Plain data. Time
-//! is an argument.
-//!
-//! Both the queue of a machine and the controller of Machines read this state, so no copies must be synchronised.
+//! State of one Machine in this process: its settings, its last probe, and the pause after a failure. The queue of the
+//! machine and the controller of Machines read this state. Callers pass the current time.
 
 use std::time::Duration;
 
@@ -20,8 +18,8 @@ use super::jitter::jitter;
 pub(crate) const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum pause between attempts while executions wait.
 pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// Pauses between attempts. Each pause is longer by a random part, up to a quarter, so that machines that failed
-/// together are not tried together.
+/// Pauses between attempts. Writ extends each pause by a random part, at most a quarter of the pause, so that attempts
+/// on machines that failed together do not start together.
 const BACKOFF: Backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF).with_jitter(0.25);
 
 /// Fields of the Machine's spec that the queue needs.
@@ -36,7 +34,7 @@ pub(crate) struct Settings {
     pub is_suspended: bool,
 }
 
-/// Change of the settings by a read of a Machine.
+/// Change that a newly read Machine makes to the stored settings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum SettingsChange {
     /// No change that matters to the queue.
@@ -78,11 +76,11 @@ pub(crate) struct MachineState {
 pub(crate) struct AttemptBackoff {
     /// The last failure.
     pub problem: LaunchProblem,
-    /// True if the machine needs manual repair. Only probes then connect, because a failed attempt would end its
-    /// execution.
+    /// True if the machine needs manual repair. Only probes then connect. Executions wait, because a failed attempt
+    /// to connect would end them.
     pub needs_person: bool,
     failures: u32,
-    /// Time of the first of the consecutive failures with the same `needs_person`.
+    /// Time of the first failure in the current series. A change of `needs_person` starts a new series.
     since: Instant,
     /// The moment of `since`, by the API server's clock.
     since_time: Timestamp,
@@ -102,8 +100,8 @@ impl Settings {
 }
 
 impl MachineState {
-    /// Stores the settings of a Machine that was just read. Ignores a read that is older than the stored settings. If
-    /// the UID differs, the former Machine was deleted, and its state is dropped.
+    /// Stores the settings of a Machine that was just read. Ignores a read that is older than the stored settings. A
+    /// new UID resets the state, because the former Machine was deleted.
     pub fn configure(&mut self, machine: &Machine) -> SettingsChange {
         let settings = Settings::of(machine);
         let Some(known) = self.settings.take() else {
@@ -156,8 +154,7 @@ impl MachineState {
             }
             ProbeResult::Failed(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                // Perhaps another process has reached the machine, or this process before a restart. The Machine's
-                // status contains the time of this contact.
+                // Another process, or this process before a restart, can have reported a time after `last_online`.
                 let reported = machine.status.as_ref().and_then(|status| status.last_seen_time.as_ref());
                 self.last_online = self.last_online.max(reported.map(|time| time.0));
                 if let Some(backoff) = &mut self.backoff {
@@ -174,8 +171,8 @@ impl MachineState {
         self.observation.as_ref().is_some_and(|observation| matches!(observation.result, ProbeResult::Failed(_)))
     }
 
-    /// Records that an attempt reached the machine at `now`. If the machine needs manual repair, changes nothing,
-    /// because the attempt perhaps used a connection that is older than the fault.
+    /// Records that an attempt reached the machine at `now`. Changes nothing if the machine needs manual repair,
+    /// because the connection of the attempt can be older than the fault.
     pub fn mark_reachable(&mut self, now: Timestamp) {
         if !self.needs_person() {
             self.backoff = None;
@@ -192,20 +189,24 @@ impl MachineState {
         self.backoff.as_ref().is_some_and(|backoff| backoff.needs_person)
     }
 
-    /// Returns true if an execution was created after the machine was last in order, or in the same second. Creation
-    /// times are whole seconds.
+    /// Returns true if the execution was created at or after the last time at which the machine was in order. Compares
+    /// both times in whole seconds. Also returns true if the machine was never in order.
     pub fn is_created_since_online(&self, created: Timestamp) -> bool {
         self.last_online.is_none_or(|online| created.as_second() >= online.as_second())
     }
 
-    /// Returns true if the machine was known to be unreachable before `since`.
+    /// Returns true if the machine was already unreachable before `since`. Returns false if the machine needs manual
+    /// repair.
     pub fn was_unreachable_before(&self, since: Option<Instant>) -> bool {
         let backoff = self.backoff.as_ref().filter(|backoff| !backoff.needs_person);
         backoff.is_some_and(|backoff| since.is_some_and(|since| backoff.since < since))
     }
 
-    /// Returns true if an attempt may connect. No attempt may connect during the pause, or if the machine needs manual
-    /// repair. After the pause, an attempt may connect while no other attempt is connecting.
+    /// Returns true if an attempt may connect. After a failure, an attempt may connect only if:
+    ///
+    /// - the machine needs no manual repair,
+    /// - the pause has passed, and
+    /// - no other attempt is connecting.
     pub fn allows_attempt(&self, connecting: usize, now: Instant) -> bool {
         self.backoff.as_ref().is_none_or(|backoff| !backoff.needs_person && now >= backoff.until && connecting == 0)
     }
@@ -227,8 +228,8 @@ impl MachineState {
         pause
     }
 
-    /// Drops a pause that has passed, if the machine was only unreachable. A fault that needs repair stays until a
-    /// probe finds the machine in order.
+    /// Drops a pause that has passed. If the machine needs manual repair, the pause stays until a probe finds the
+    /// machine in order.
     pub fn forget_old_backoff(&mut self, now: Instant) {
         if self.backoff.as_ref().is_some_and(|backoff| !backoff.needs_person && now >= backoff.until) {
             self.backoff = None;
@@ -237,8 +238,7 @@ impl MachineState {
 }
 
 impl AttemptBackoff {
-    /// Returns true if `created` is before the time at which the failure became known, or at most `margin` after this
-    /// time.
+    /// Returns true if `created` is at or before the first failure plus `margin`.
     pub fn began_before(&self, created: Timestamp, margin: Duration) -> bool {
         self.since_time.checked_add(margin).map_or(true, |known| created <= known)
     }

@@ -1,5 +1,5 @@
-//! One value for each Machine that this process knows: its state and its connections. The first read of a Machine
-//! creates the value, and the deletion of the Machine drops the value.
+//! Registry of the Machines that this process knows, with their states and their connections. The deletion of a Machine
+//! removes its entry.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,8 +16,8 @@ use super::lock::lock;
 use super::machine_key::MachineKey;
 use super::machine_state::MachineState;
 
-/// Maximum number of Machines in the queue to the controller. The controller empties the queue at once, so only a burst
-/// can fill the queue. If the queue is full, the controller finds the observation at its next reconcile.
+/// Maximum number of Machines in the queue to the controller. If the queue is full, a further Machine is not queued.
+/// The controller then reads the observation at the next reconcile of the Machine.
 const WAKE_QUEUE: usize = 1024;
 
 /// Receiver of the Machines that the controller must reconcile.
@@ -51,23 +51,22 @@ impl Machines {
         (Self { entries: Mutex::default(), changed }, wakes)
     }
 
-    /// Returns the value of a Machine. Creates the value if this process does not know the Machine.
+    /// Returns the entry of a Machine. Creates the entry if this process does not know the Machine.
     pub fn entry(&self, machine: &MachineKey) -> Arc<ManagedMachine> {
         Arc::clone(lock(&self.entries).entry(machine.clone()).or_default())
     }
 
-    /// Returns the value of a Machine, or `None` if this process does not know the Machine.
+    /// Returns the entry of a Machine, or `None` if this process does not know the Machine.
     pub fn get(&self, machine: &MachineKey) -> Option<Arc<ManagedMachine>> {
         lock(&self.entries).get(machine).cloned()
     }
 
-    /// Calls `visit` for each Machine, while the registry is locked. Copies nothing, because thousands of Machines can
-    /// exist.
+    /// Calls `visit` for each Machine, while the registry is locked.
     pub fn for_each(&self, mut visit: impl FnMut(&MachineKey, &ManagedMachine)) {
         lock(&self.entries).iter().for_each(|(key, machine)| visit(key, machine));
     }
 
-    /// Removes and returns the value of a deleted Machine. The caller must close its connections.
+    /// Removes and returns the entry of a deleted Machine. The caller must close the connections in this entry.
     pub fn remove(&self, machine: &MachineKey) -> Option<Arc<ManagedMachine>> {
         lock(&self.entries).remove(machine)
     }

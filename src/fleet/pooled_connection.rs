@@ -1,8 +1,7 @@
 //! One open connection to a machine, shared by the commands that run there.
 //!
-//! Facts about a machine ([`TimedFacts`]) are requested once for each connection. A task that loses its connection
-//! opens another connection. In Durable mode, the lost connection only delays the result, because the command keeps
-//! running.
+//! The facts of the machine ([`TimedFacts`]) are requested once for each connection. A task that loses its connection
+//! opens another connection. In Durable mode, the command keeps running meanwhile.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -20,8 +19,8 @@ use super::launcher_request::LauncherError;
 use super::lock::lock;
 
 /// Maximum number of concurrent commands on one connection. OpenSSH allows 10 sessions (MaxSessions), but frees closed
-/// sessions late. With 8 commands, 1 of 8 attempts to open a session failed. With 5 commands, no attempt failed. Stop
-/// requests and clean-up need sessions too.
+/// sessions late. In a test with 8 commands, 1 of 8 attempts to open a session failed. With 5 commands, no attempt
+/// failed. Stop requests and clean-up also need sessions.
 const SESSIONS_PER_CONNECTION: usize = 5;
 /// Time after which an unused connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,11 +34,12 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// A connection in the pool of a machine.
 pub(crate) struct PooledConnection {
     open: Open,
-    /// True after an observation of this connection was recorded.
+    /// True after the first call of `take_unrecorded`. The caller then records that this connection reached the
+    /// machine.
     is_recorded: AtomicBool,
     facts: OnceCell<TimedFacts>,
-    /// Error if the machine accepted the login, but refused the first session. All users of the connection get this
-    /// error.
+    /// Error if the machine accepted the login, but refused the first session. All tasks that use the connection get
+    /// this error.
     session_refusal: OnceLock<LauncherError>,
     permits: Arc<Semaphore>,
     /// True after the machine refused a further session. Becomes false when a session is released.
@@ -53,8 +53,7 @@ pub(crate) struct Open {
     pub connection: Connection,
     /// Connection of the jump host, if the connection uses a jump host.
     pub _outer: Option<ProxyConnection>,
-    /// The decrypted key, if the key was encrypted. While this value exists, another connection does not need to
-    /// decrypt the key again.
+    /// Handle that keeps the key decrypted, if the key was encrypted. Other connections then need no decryption.
     pub _key: Option<KeptOpen>,
 }
 
@@ -90,7 +89,8 @@ impl PooledConnection {
         (Arc::clone(&pooled), SessionPermit { pooled, _permit: permit })
     }
 
-    /// Returns a permit if the connection has a free session and leads to this address (`IP:PORT`).
+    /// Returns a permit if the connection has a free session. If `at` (`IP:PORT`) is set, the connection must lead to
+    /// this address.
     pub fn try_acquire(pooled: &Arc<Self>, at: Option<&str>) -> Option<SessionPermit> {
         if pooled.is_full.load(Ordering::Relaxed) || at.is_some_and(|at| pooled.open.connection.peer() != at) {
             return None;
@@ -100,8 +100,8 @@ impl PooledConnection {
         Some(SessionPermit { pooled: Arc::clone(pooled), _permit: permit })
     }
 
-    /// Returns the maximum number of commands on the connection. If the connection is full, this is the number of
-    /// permits in use.
+    /// Returns the maximum number of concurrent commands on the connection. This is the number of all permits. After
+    /// the machine refused a further session, this is the number of permits in use.
     pub fn room(&self) -> usize {
         let free = if self.is_full.load(Ordering::Relaxed) { self.permits.available_permits() } else { 0 };
         SESSIONS_PER_CONNECTION - free.min(SESSIONS_PER_CONNECTION)
@@ -117,8 +117,8 @@ impl PooledConnection {
         self.open.connection.is_closed()
     }
 
-    /// Returns true if the pool can drop the connection, because the connection is closed or was unused for
-    /// [`IDLE_TIMEOUT`]. `is_held` is true if a task uses the connection.
+    /// Returns true if the connection is closed, or was unused for [`IDLE_TIMEOUT`]. `is_held` is true if a task uses
+    /// the connection.
     pub fn is_idle(&self, is_held: bool) -> bool {
         self.is_closed() || (!is_held && lock(&self.last_used).elapsed() >= IDLE_TIMEOUT)
     }
@@ -144,7 +144,7 @@ impl ProxyConnection {
         &self.0.open.connection
     }
 
-    /// Returns true only for the first caller, which must record the observation.
+    /// Returns true only for the first caller. This caller must record that the connection reached the machine.
     pub fn take_unrecorded(&self) -> bool {
         self.0.take_unrecorded()
     }
@@ -174,7 +174,7 @@ impl SessionPermit {
         self.pooled.close().await;
     }
 
-    /// Returns true only for the first caller, which must record the observation.
+    /// Returns true only for the first caller. This caller must record that the connection reached the machine.
     pub fn take_unrecorded(&self) -> bool {
         self.pooled.take_unrecorded()
     }
@@ -198,7 +198,7 @@ impl SessionPermit {
     }
 
     /// Returns the facts that the machine reports, requested once for each connection. `directory` is the launcher's
-    /// directory, if the Machine specifies a directory. All users of a connection pass the same value.
+    /// directory, if the Machine specifies a directory. All tasks on a connection pass the same value.
     ///
     /// # Errors
     /// The machine did not answer, or the answer does not come from a launcher.

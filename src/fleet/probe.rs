@@ -54,7 +54,7 @@ async fn probe_with(fleet: &Fleet, resolved: &ResolvedMachine, may_share: bool) 
         let described = async { read_in(permit.open().await?).await };
         match described.await {
             Ok(system) => return Ok(online(permit.connection(), Some(system))),
-            // Perhaps the connection is dead without an error.
+            // Perhaps the connection is dead, but has reported no error.
             Err(LauncherError::NoReply(_)) => permit.discard().await,
             // The connection works, but no session was free, or the answer was invalid.
             Err(_) if !permit.connection().is_closed() => return Ok(online(permit.connection(), None)),
@@ -90,8 +90,8 @@ async fn check_connection(
         Ok(system) => Ok(online(connection, Some(system))),
         Err(LauncherError::SessionRefused(problem)) => Err(ConnectFailure::Unreachable(problem)),
         Err(LauncherError::Account(problem)) => Err(ConnectFailure::unsupported(problem)),
-        // Perhaps the machine executes only a fixed command (ForceCommand). The machine therefore still counts as
-        // online.
+        // A machine that executes only a fixed command (ForceCommand) gives no valid answer. Such a machine is online,
+        // because the login succeeded.
         Err(_) => Ok(online(connection, None)),
     }
 }

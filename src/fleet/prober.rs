@@ -11,9 +11,9 @@ use super::machines::ManagedMachine;
 use super::probe::probe;
 use super::shared::Fleet;
 
-/// Limit of concurrent probes. The limit applies to machines with a problem, and separately to all other machines. A
-/// probe of a machine that drops packets lasts until its deadline. With the separate limits, such probes do not delay
-/// probes of other machines. Each probe needs a socket and about 64 KiB of memory.
+/// Maximum number of concurrent probes: 64, at most 32 of them for the same namespace. Each probe needs a socket and
+/// about 64 KiB of memory. A separate limit of the same size applies to machines with a problem, so that their slow
+/// probes do not delay other machines.
 const MAX_CONCURRENT_PROBES: Size = Size { places: 64, share: 32 };
 
 /// Runs probes.

@@ -23,7 +23,8 @@ use super::trust_on_first_use;
 /// Maximum number of jump hosts on the way to a machine, including the jump hosts of its first jump host.
 const MAX_HOPS: usize = 8;
 
-/// Maximum age of the objects at a login. A task that waited longer for its turn must read the objects again.
+/// Maximum age of the Machine, the Secret and the jump hosts at a login. A task that waited longer for its turn must
+/// read these objects again.
 const FRESH_FOR: Duration = Duration::from_secs(15);
 
 /// A Machine, its Secret and its jump hosts, as the API server returned them.
@@ -40,8 +41,8 @@ pub(crate) struct ResolvedMachine {
 }
 
 impl ResolvedMachine {
-    /// Returns the key of the connections that can serve this machine. The key changes if the Machine, a jump host or
-    /// one of their Secrets changes.
+    /// Returns the pool key of the connections that can serve this machine. The pool key changes if the Machine, a jump
+    /// host or one of their Secrets changes.
     pub fn pool_key(&self) -> String {
         let mut identity = String::new();
         for host in self.hops.iter().chain([self]) {
@@ -51,7 +52,8 @@ impl ResolvedMachine {
             let secret = &host.secret;
             identity.push_str(&format!("{uid}/{generation}/{}/{};", secret.uid, secret.resource_version));
             if host.trusts_first_use() {
-                // Writ uses a connection only while the host key of the connection is still the pinned key.
+                // If a user changes or removes the pinned key, the pool key changes. Writ then stops using the open
+                // connections.
                 for (algorithm, fingerprint) in trust_on_first_use::pinned_keys(&host.machine) {
                     identity.push_str(&format!("{algorithm}/{fingerprint};"));
                 }
@@ -72,15 +74,14 @@ impl ResolvedMachine {
         self.read.elapsed() > FRESH_FOR
     }
 
-    /// Returns the jump host with this index as a target, with the jump hosts before it.
+    /// Returns the jump host at `index`, with the earlier jump hosts as its own jump hosts.
     pub fn truncate_at(&self, index: usize) -> Option<Self> {
         let hop = self.hops.get(index)?;
         Some(Self { hops: self.hops.iter().take(index).cloned().collect(), ..hop.clone() })
     }
 
-    /// Returns a copy without secrets and annotations, which is kept as long as a connection. Annotations are not
-    /// needed here. Annotations are often as large as the rest of the object, because `kubectl apply` stores the whole
-    /// object in an annotation.
+    /// Returns a copy without secrets and annotations. The connection pool keeps this copy while a connection is open.
+    /// Annotations are often large, because `kubectl apply` stores the whole object in an annotation.
     pub fn without_secrets(&self) -> Self {
         let mut machine = self.machine.clone();
         machine.metadata.annotations = None;
@@ -170,9 +171,11 @@ impl ResolvedMachine {
 }
 
 impl ResolvedMachine {
-    /// Returns the patterns that the resolved addresses must match. Returns `None` if no address needs a check, because
-    /// the Secret has no patterns or a pattern matches `spec.address` itself. Returns an error if the Secret does not
-    /// permit this Machine.
+    /// Returns the patterns of the Secret that the resolved addresses must match. Returns `None` if the resolved
+    /// addresses need no check: the Secret has no patterns, or a pattern matches `spec.address` itself.
+    ///
+    /// # Errors
+    /// The Secret does not permit this Machine.
     fn admission(&self) -> Result<Option<Admission>, ConnectFailure> {
         let Some(patterns) = &self.secret.allowed_addresses else { return Ok(None) };
         let (name, address, annotation) =
@@ -270,8 +273,8 @@ async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<S
     })
 }
 
-/// Returns the jump hosts in the order of the connections. The jump hosts of the first jump host come before the jump
-/// hosts that the Machine names.
+/// Returns the jump hosts in the order of the connections. For example, a Machine names the jump hosts `a` and `b`, and
+/// `a` names `c`. The order is then `c`, `a`, `b`.
 async fn read_hops(
     cluster: &Cluster,
     namespace: &str,
@@ -308,8 +311,7 @@ async fn read_hops(
 async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<ResolvedMachine, ConnectFailure> {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
-        // Perhaps the same GitOps sync creates the jump host a moment later, or a user resumes a suspended jump host.
-        // The execution therefore stays queued.
+        // The execution stays queued, because a GitOps sync can create the jump host a moment after the Machine.
         Err(ClusterError::NotFound { .. }) => {
             return Err(ConnectFailure::Unreachable(format!(
                 "the jump host {name} is no Machine of this namespace; create it"
@@ -371,8 +373,8 @@ mod tests {
         ResolvedMachine { machine, secret: SshSecret::default(), hops: Vec::new(), read: Instant::now(), prefer: None }
     }
 
-    /// A connection to a host with a pinned key must not be used if a user has pinned another key, or removed the
-    /// pinned key. Each such change therefore changes the pool key.
+    /// If a user pins another key or removes the pinned key, the pool key changes. The open connections are then no
+    /// longer used.
     #[test]
     fn a_connection_is_good_for_one_frozen_key() {
         let before = frozen(Some("SHA256:first")).pool_key();
@@ -380,8 +382,7 @@ mod tests {
         assert_ne!(before, frozen(None).pool_key());
     }
 
-    /// A jump host resolves names itself, so Writ does not know the address. A pattern for addresses therefore never
-    /// matches a name.
+    /// Behind a jump host, an address pattern matches no name, because only the jump host resolves names.
     #[test]
     fn behind_a_jump_host_only_the_text_of_the_address_counts() {
         let resolved = |address: &str, patterns: &str, hops: usize| {

@@ -32,7 +32,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Returns the value of the Machine that was read.
+    /// Returns the state and the connections of the Machine in `resolved`.
     pub fn machine_of(&self, resolved: &ResolvedMachine) -> Arc<ManagedMachine> {
         self.machines.entry(&key_of(&resolved.machine))
     }
@@ -48,8 +48,7 @@ impl Fleet {
     /// Stops the use of connections to or through the Machine with this UID, except connections of the generation
     /// `except_generation`.
     pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) {
-        // All connections leave the pools before the first connection is closed. No task can then use a connection that
-        // is being closed.
+        // All connections leave the pools first, so that no task uses a connection that is being closed.
         let mut removed = Vec::new();
         self.machines
             .for_each(|_, machine| removed.append(&mut machine.connections.invalidate(uid, except_generation)));
@@ -57,7 +56,7 @@ impl Fleet {
         tokio::spawn(async move { close_all(&removed).await });
     }
 
-    /// Drops the value of a deleted Machine, and closes its unused connections.
+    /// Drops the state of a deleted Machine, and closes its unused connections.
     pub fn drop_machine(&self, machine: &MachineKey) {
         if let Some(machine) = self.machines.remove(machine) {
             let mut removed = machine.connections.take_all();
@@ -66,7 +65,7 @@ impl Fleet {
         }
     }
 
-    /// Closes idle connections until this process ends.
+    /// Closes idle connections at each [`SWEEP_INTERVAL`]. Never returns.
     pub async fn evict_idle_loop(&self) {
         loop {
             sleep(SWEEP_INTERVAL).await;
@@ -86,7 +85,7 @@ impl Fleet {
     }
 }
 
-/// Returns the key of a Machine that was read.
+/// Returns the namespace and the name of a Machine.
 pub(crate) fn key_of(machine: &Machine) -> MachineKey {
     let metadata = &machine.metadata;
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())

@@ -1,9 +1,8 @@
 //! Trust on first use: Writ pins the first key of a machine in the Machine's status before Writ sends credentials.
 //!
 //! # Guarantees
-//! Only one key is pinned, once. Each status write requires the resourceVersion that was read, so only the first of
-//! several concurrent writes succeeds. Every other task, also in another process, finds the pinned key and requires
-//! this key.
+//! Only one key is pinned, once. Each write requires the resourceVersion that was read. If several tasks or processes
+//! write at the same time, only the first write succeeds. The other tasks then require the pinned key.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -13,11 +12,11 @@ use crate::cluster::{Cluster, ClusterError};
 
 use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
 
-/// Maximum number of tries. Other writers can change the status between the read and the write.
+/// Maximum number of tries to write the pinned key. Other writers can change the status between the read and the write.
 const TRIES: u32 = 5;
 
-/// Returns the pinned keys of a machine, as algorithm and fingerprint. Excludes keys that a certificate proved, because
-/// an authority may replace such keys at any time.
+/// Returns the pinned keys of a machine, as algorithm and fingerprint. Excludes keys from certificates, because an
+/// authority may replace such keys at any time.
 pub(crate) fn pinned_keys(machine: &Machine) -> Vec<(String, String)> {
     let keys = machine.status.as_ref().map(|status| status.host_keys.as_slice()).unwrap_or_default();
     let kept = keys.iter().filter(|key| key.trust != KeyTrust::Authority);

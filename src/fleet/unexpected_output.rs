@@ -1,8 +1,13 @@
-//! Output of a session that did not execute the request although the login succeeded. The output and the end of the
-//! session show the cause.
+//! Explains why a session did not execute its request although the login succeeded. Writ derives the cause from the
+//! output, the exit code and the signal of the session.
 //!
-//! sshd refuses a session after the login while /etc/nologin exists, if PAM opens no session, or if the password has
-//! expired. sshd itself then ends the session with exit code 254 or 1. This exit code does not come from a command.
+//! sshd refuses a session after the login in these cases:
+//!
+//! - /etc/nologin exists.
+//! - PAM opens no session.
+//! - The password has expired.
+//!
+//! sshd itself then ends the session, with exit code 254 or 1.
 
 use crate::ssh::is_about_account;
 
@@ -19,7 +24,8 @@ const KILLED_EXIT_CODES: [u32; 3] = [129, 137, 143];
 /// Signals with which other processes usually end a shell.
 const SIGNALS_OF_OTHERS: [&str; 3] = ["HUP", "KILL", "TERM"];
 
-/// Phrases about temporary problems, in lower case: limits of users and of the system, boot and shutdown.
+/// Phrases about temporary problems, in lower case: a limit of the user or of the system is reached, or the machine
+/// boots or shuts down.
 const PASSING_WORDS: [&str; 12] = [
     "resource temporarily unavailable",
     "cannot fork",
@@ -46,7 +52,7 @@ pub(crate) enum RefusalCause {
     Unsupported,
 }
 
-/// Output of the login before the answer, or without an answer.
+/// Output that the session sent before the launcher's answer, or instead of the answer.
 #[derive(Debug, Default)]
 pub(crate) struct UnexpectedOutput {
     head: String,
@@ -71,8 +77,7 @@ impl UnexpectedOutput {
                 self.tail.push(next);
             }
         }
-        // All characters are ASCII, so each byte index is a character boundary. Each call trims the tail, so the tail
-        // grows by at most one packet.
+        // All characters are ASCII, so each byte index is a character boundary.
         if let Some(cut) = self.tail.len().checked_sub(MAX_TAIL).filter(|cut| *cut > 0) {
             self.tail.drain(..cut);
             self.is_cut = true;

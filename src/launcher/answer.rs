@@ -17,13 +17,13 @@ pub struct LauncherFacts {
     pub uptime_centiseconds: u64,
     /// Directory of the journals and outputs: an absolute path without symbolic links.
     pub directory: String,
-    /// Random ID of this directory, stored in a file in the directory. At most 128 characters. A claim records at most
-    /// 64 characters.
+    /// Random ID of this directory, stored in a file in the directory. The parser accepts up to 128 characters. Above
+    /// 64 characters, a claim cannot record the ID, so Writ runs no command on the machine.
     pub directory_id: String,
     /// True if the login shell can read the scripts itself (dash or busybox). The request then starts no second shell.
     pub login_shell_is_posix: bool,
-    /// True if the machine kills the processes of a login when the connection of the login is closed (systemd's
-    /// KillUserProcesses). A command on such a machine does not outlive its connection.
+    /// True if the machine kills the processes of a login when its connection is closed (systemd's KillUserProcesses).
+    /// Commands on such a machine end with their connection.
     pub kills_user_processes: bool,
 }
 
@@ -63,8 +63,8 @@ pub enum Answer {
     /// The execution runs. After a launch or an attach, the machine sends the output while the command writes it. At
     /// the end of the command, a second answer follows: `Ended` or `Lost`.
     Running(Running),
-    /// The execution has ended. Its output, up to [`Ended::lengths`], came before this answer or follows this answer.
-    /// After a poll, a stop or a close, no output follows.
+    /// The execution has ended. The reply to a launch or an attach also contains the output, up to [`Ended::lengths`].
+    /// The reply to a poll, a stop or a close contains no output.
     Ended(Ended),
     /// The execution started, but its end is unknown. Perhaps the command still runs. Its output follows as for
     /// `Ended`.
@@ -72,8 +72,8 @@ pub enum Answer {
     /// The machine does not know the execution, because no launch request has created its journal file yet. A launch
     /// request can still arrive.
     Absent,
-    /// The journal file of the execution exists, but records neither a start nor a refusal. Either the command is about
-    /// to start, or its launcher has died. [`super::close`] resolves this state.
+    /// The journal file of the execution exists, but it contains neither a start nor a refusal. Either the command
+    /// starts soon, or its launcher has died. [`super::close`] resolves this state.
     Starting,
     /// The execution was closed before its start, so it never starts.
     Tombstoned,
@@ -83,8 +83,8 @@ pub enum Answer {
     Refused(RequestRefusal),
     /// Answer to [`super::stop`]: the signals were sent to the processes.
     Stopped {
-        /// Number of remaining processes. `None` if the machine cannot count them: with `runAs`, if /proc is mounted
-        /// with `hidepid`.
+        /// Number of remaining processes. `None` if the machine cannot count them, because the command has `runAs` and
+        /// /proc is mounted with `hidepid`.
         processes_left: Option<u64>,
     },
     /// Answer to [`super::acknowledge`] and [`super::prune`].
@@ -100,8 +100,8 @@ pub struct Running {
     pub started_by_other: bool,
     /// Offsets at which the output in this reply begins.
     pub from: Offsets,
-    /// Uptime of the machine at the start, in hundredths of a second. `None` if the clock was not readable at the
-    /// start.
+    /// Uptime of the machine at the start of the command, in hundredths of a second. `None` if the clock was not
+    /// readable at this time.
     pub started_centiseconds: Option<u64>,
     /// Uptime of the machine now, in hundredths of a second.
     pub now_centiseconds: Option<u64>,
@@ -116,7 +116,7 @@ pub struct Ended {
     pub started_by_other: bool,
     /// Offsets at which the output in this reply begins.
     pub from: Offsets,
-    /// Total length of its output, in bytes.
+    /// Total length of each output stream, in bytes.
     pub lengths: Offsets,
     /// Exit of the command.
     pub outcome: ExitOutcome,
@@ -128,8 +128,7 @@ pub struct Ended {
     pub ended_centiseconds: Option<u64>,
     /// True if the machine ended the command because its timeout expired.
     pub timed_out: bool,
-    /// True if the output of the command exceeded its limit. The machine then ended the command, unless the command had
-    /// already ended.
+    /// True if the output exceeded its limit. The machine then ended the command, if the command was still running.
     pub over_limit: bool,
     /// True if the machine ended the command because of its timeout, its output limit or [`super::stop`]. False if the
     /// command ended by itself.
@@ -140,13 +139,13 @@ pub struct Ended {
     pub refused_by_sudo: bool,
     /// Reason for missing output. `None` if the output is complete as far as the machine knows.
     pub missing: Option<Missing>,
-    /// Processes that still had the output open when the wait for the end of the output expired, at most
-    /// [`MAX_HOLDERS`].
+    /// Processes that still had the output open when the wait after the command's exit (`drainSeconds`) ended. The list
+    /// has at most [`MAX_HOLDERS`] entries.
     pub holders: Vec<Holder>,
     /// True if the output was acknowledged and removed.
     pub output_removed: bool,
-    /// Number of processes that remained after the machine ended the command. `None` if the number could not be
-    /// observed or was not checked, as for a command that ended by itself.
+    /// Number of remaining processes after the machine ended the command. `None` if the number is unknown, or if the
+    /// command ended by itself.
     pub processes_left: Option<u64>,
 }
 
@@ -160,7 +159,7 @@ impl Ended {
 /// Reason for missing output on the machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// Other processes still had the output open when the wait for the end of the output expired.
+    /// Other processes still had the output open when the wait after the command's exit (`drainSeconds`) ended.
     Held,
     /// The process that writes the output to the disk ended early.
     ReaderEnded,
@@ -184,8 +183,8 @@ pub struct Holder {
 /// Exit of a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ExitOutcome {
-    /// Exit code, 0 to 255. Some shells do not report some signals (dash: INT and PIPE). An exit code of 129 or more
-    /// can therefore also mean a signal, as 128 plus the number of the signal.
+    /// Exit code, 0 to 255. A code of 129 or more can also mean a signal: 128 plus the number of the signal. The reason
+    /// is that some shells do not report some signals (dash: INT and PIPE).
     Exited(u8),
     /// Signal, by its number on Linux.
     Signalled(u8),
@@ -202,7 +201,7 @@ pub struct Lost {
     pub started_by_other: bool,
     /// Offsets at which the output in this reply begins.
     pub from: Offsets,
-    /// Length of its output so far, in bytes.
+    /// Length of each output stream so far, in bytes.
     pub lengths: Offsets,
     /// Uptime of the machine at the start, in hundredths of a second. `None` if unknown.
     pub started_centiseconds: Option<u64>,
@@ -228,8 +227,10 @@ pub enum RequestRefusal {
     DeadlinePassed,
     /// The machine rebooted after the claim.
     Rebooted,
-    /// The directory is not the directory that the claim records. After an inspection: the directory does not exist,
-    /// belongs to another user, is a symbolic link, or is writable for others.
+    /// The directory is unsuitable:
+    /// - As an answer to [`super::inspect`]: the directory does not exist, belongs to another user, is a symbolic link,
+    ///   or is writable for others.
+    /// - As an answer to other requests: the directory is not the directory in the claim.
     DirectoryUnsuitable,
     /// The directory does not exist and could not be created, with this message: printable ASCII, at most 256
     /// characters.
@@ -244,8 +245,8 @@ pub enum RequestRefusal {
     NoProc,
     /// /proc/uptime of the machine is not readable, or its time has moved backwards.
     NoClock,
-    /// The request did not arrive completely, because another process on the machine read a part of the request. No
-    /// part of the request was evaluated.
+    /// The request did not arrive completely, because another process on the machine read a part of it. The machine
+    /// evaluated nothing.
     Cut,
     /// The machine lacks the program with this name. The name has at most 64 characters.
     MissingTool(String),
@@ -257,7 +258,7 @@ pub(super) enum ReplyLine {
     Answer { answer: Answer, bytes: bool },
     /// A frame: `length` bytes of the stream follow, from `offset` on.
     Frame { offset: u64, length: u64 },
-    /// No content. The mark confirms the part of the stream before it.
+    /// No content. The mark confirms the bytes before the mark.
     Nothing,
     /// End of the stream.
     Last,
@@ -300,8 +301,7 @@ fn parse_system_info(rest: &str) -> Option<SystemInfoReply> {
     })
 }
 
-/// Trims a fact, and keeps at most 256 printable ASCII characters. Other characters could change a user's terminal, and
-/// must not be in a status.
+/// Trims a fact, and keeps at most 256 printable ASCII characters. Other characters could change a user's terminal.
 fn sanitize(word: &str) -> String {
     word.trim().chars().filter(|each| matches!(each, ' '..='~')).take(MAX_FACT_CHARACTERS).collect()
 }
@@ -385,8 +385,8 @@ fn ended(words: &[&str]) -> Option<Ended> {
     })
 }
 
-/// Reads the number of holders, or `-` if the number is unknown, and then up to [`MAX_HOLDERS`] holders as
-/// PROCESS:NAME. Returns an empty list if `held` is empty.
+/// Parses the words `COUNT PROCESS:NAME...`. Returns up to [`MAX_HOLDERS`] holders, or an empty list if `held` is
+/// empty. COUNT is `-` if the number of holders is unknown.
 fn holders(held: &[&str]) -> Option<Vec<Holder>> {
     let [count, named @ ..] = held else { return Some(Vec::new()) };
     parse_count(count)?;

@@ -2,24 +2,24 @@
 //!
 //! ```text
 //! stdout: [preamble] (MARK line NEWLINE [bytes])... MARK . NEWLINE
-//! stderr: [preamble] (MARK line NEWLINE [bytes])... MARK . NEWLINE      for a reply with output only
+//! stderr: [preamble] (MARK line NEWLINE [bytes])... MARK . NEWLINE      only if the reply can contain output
 //! MARK:   WRIT2:NONCE:
 //! line:   C OFFSET LENGTH      a frame: LENGTH bytes of the stream, from OFFSET on, follow
 //!         +                    no content; confirms the part before it
 //!         an answer            on standard output only, see `answer`
 //! ```
 //!
-//! The preamble is the output of the login's start-up files before the first mark. After the preamble, each mark is at
-//! a known position. The reader never searches output for a mark, so no command can forge a reply, whatever bytes the
-//! command writes.
+//! The preamble is the output of the login's start-up files before the first mark. After the preamble, each mark has a
+//! known position. The reader never searches output for a mark, so no command can forge a reply.
 //!
-//! The reader emits an answer or a frame only after it found the next mark at its position. A background job of a
-//! start-up file can write foreign text into the session. Foreign text shifts the next mark, and cannot contain the
-//! nonce. The reader then reports the reply as malformed. All events before this report are correct, and another
-//! session reads the rest. A mark and its line are one write, so foreign text can only be before or after them.
+//! A background job of a start-up file can write foreign text into the session. Foreign text shifts the next mark, so
+//! the reader reports the reply as malformed. Foreign text cannot contain the nonce. A mark and its line are one write,
+//! so foreign text cannot interrupt a mark or its line.
 //!
-//! A hostile machine can lie, but it cannot make this reader keep more than one line and one frame of each stream in
-//! memory.
+//! The reader emits an answer or a frame only after the next mark. All events before a malformed part are therefore
+//! correct. Another session reads the remaining output.
+//!
+//! For each stream, the reader keeps at most one line and one frame in memory, even if the machine is hostile.
 
 use super::answer::{Answer, Offsets, ReplyLine, read};
 use super::identifiers::Nonce;
@@ -71,8 +71,7 @@ pub struct Reply {
     mark: Vec<u8>,
     stdout: Stream,
     stderr: Stream,
-    /// True after the execution was reported as running. After this report, the only valid answers are `Ended` and
-    /// `Lost`.
+    /// True after the answer `Running`. From then on, the only valid answers are `Ended` and `Lost`.
     is_running: bool,
     /// Answer that the next mark confirms, and a flag that is true if output belongs to this answer.
     unconfirmed: Option<(Answer, bool)>,
@@ -153,7 +152,7 @@ impl Reply {
     }
 
     /// Returns true after the final answer and all output have arrived. If the session ends earlier, the caller must
-    /// attach again, from the offsets that the reader has reached.
+    /// attach again from the received offsets.
     pub fn is_complete(&self) -> bool {
         let is_done = |stream: &Stream| matches!(stream.state, State::Done);
         !self.is_broken
@@ -161,15 +160,15 @@ impl Reply {
             && self.final_answer.is_some_and(|(_, has_output)| !has_output || is_done(&self.stderr))
     }
 
-    /// Returns true if standard output is complete and standard error has not begun. If the session closes in this
-    /// state, a start-up file of the login has redirected standard error.
+    /// Returns true if standard output is complete and standard error has not begun. At the end of the session, this
+    /// result means that a start-up file has redirected standard error.
     pub fn is_without_stderr(&self) -> bool {
         !self.is_broken
             && matches!((&self.stdout.state, &self.stderr.state), (State::Done, State::Preamble))
             && self.final_answer.is_some_and(|(_, has_output)| has_output)
     }
 
-    /// Returns true if a mark of this request was found: the machine evaluated the request, or refused it.
+    /// Returns true if a mark of this request was found. The machine has then evaluated or refused the request.
     pub fn has_begun(&self) -> bool {
         !matches!(self.stdout.state, State::Preamble)
     }
@@ -310,8 +309,8 @@ impl Reply {
         }
     }
 
-    /// Checks that a complete stream has the announced length. A reader that starts beyond the end of the stream
-    /// receives no bytes, so its offset does not change.
+    /// Checks that a complete stream has the announced length. If the reader starts beyond the end of the stream, no
+    /// bytes arrive, and the offset does not change.
     fn check_lengths(&self) -> Result<(), ReplyError> {
         let Some((lengths, true)) = self.final_answer else { return Ok(()) };
         for (stream, length, from) in
@@ -339,8 +338,8 @@ fn push_line<'a>(line: &mut Vec<u8>, bytes: &'a [u8]) -> Result<Option<(String, 
     Ok(Some((line, bytes.get(end + 1..).unwrap_or_default())))
 }
 
-/// Compares bytes with the mark at this position. Returns a flag that is true if the mark is complete, and the rest of
-/// the bytes.
+/// Compares bytes with the next part of the mark. Returns a flag and the remaining bytes. The flag is true if the mark
+/// is complete.
 fn expect<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> Result<(bool, &'a [u8]), ReplyError> {
     let wanted = mark.get(*matched..).unwrap_or_default();
     let length = wanted.len().min(bytes.len());
@@ -356,9 +355,9 @@ fn expect<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> Result<(bool
     Ok((is_whole, rest))
 }
 
-/// Searches for the mark. Returns a flag that is true if the mark was found, and the rest of the bytes. `matched` keeps
-/// the length of the matched part between calls. The first byte of the mark occurs only once in the mark, so a partial
-/// match contains no start of another mark.
+/// Searches for the mark. Returns a flag and the remaining bytes. The flag is true if the mark was found. `matched`
+/// keeps the length of the matched part between calls. After a mismatch, the search does not go back, because the first
+/// byte occurs only once in the mark.
 fn find<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> (bool, &'a [u8]) {
     let mut rest = bytes;
     while let Some((first, behind)) = rest.split_first() {

@@ -1,11 +1,11 @@
-//! Builds the scripts from `src/launcher/*.sh`: removes comments and indentation, and shortens names. These changes
-//! cannot alter the meaning of a script. The tests run only the resulting scripts.
+//! Builds the scripts from `src/launcher/*.sh`: removes comments and indentation, and shortens names. The tests run
+//! only the resulting scripts, which must have the same meaning as the sources.
 
 use std::sync::OnceLock;
 
 use crate::policy::{command_path, removed_variables};
 
-/// Maximum number in the arguments of a script. sh computes with signed 64-bit numbers.
+/// Largest number that an argument of a script may contain. sh computes with signed 64-bit numbers.
 pub const MAX_NUMBER: u64 = 1 << 62;
 
 const BOOTSTRAP: &str = include_str!("bootstrap.sh");
@@ -19,8 +19,8 @@ const TERMINATE: &str = include_str!("terminate.sh");
 const DRAIN: &str = include_str!("drain.sh");
 const WATCH: &str = include_str!("watch.sh");
 
-/// Programs and builtins that the scripts use. A login can export functions with these names, and bash would run the
-/// functions instead. The scripts therefore unset these functions.
+/// Programs and builtins that the scripts use. The scripts unset functions with these names, because bash would run
+/// functions that the login has exported.
 const COMMANDS: &[&str] = &[
     "break", "cat", "cd", "chmod", "command", "continue", "dd", "echo", "env", "eval", "exec", "exit", "export",
     "false", "find", "getent", "grep", "kill", "loginctl", "ls", "mkdir", "mkfifo", "printf", "pwd", "read",
@@ -90,10 +90,10 @@ fn fill(script: &str) -> String {
         .replace("@PATH@", command_path())
 }
 
-/// Shortens the names of variables and functions that start with `_` and have at least two more letters. A short name
-/// is `_` and one or two letters, in the order of first use. Returns the script and the number of names. Short scripts
-/// save time: the machine needs about 0.02 ms for each kilobyte of a script. Names of `_` and one letter belong to the
-/// bootstrap and stay.
+/// Shortens the names of variables and functions, because the machine needs about 0.02 ms for each kilobyte of a
+/// script. Changes names that consist of `_` and at least two letters. Names that consist of `_` and one lower-case
+/// letter belong to the bootstrap, and stay unchanged. Returns the script and the number of changed names, see
+/// [`short_name`].
 fn shorten(script: &str) -> (String, usize) {
     let mut names: Vec<&str> = Vec::new();
     let mut short = String::with_capacity(script.len());

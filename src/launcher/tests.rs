@@ -322,7 +322,7 @@ fn shells_read_each_word_as_it_was_decided() {
     }
 }
 
-/// Returns true if the reply to this standard input is a refusal, and no part of the script ran.
+/// Returns true if the reply to this standard input is a refusal, and if no part of the script ran.
 fn is_refused(shell: &[&str], line: &str, stdin: &[u8]) -> bool {
     let output = run(shell, line, stdin);
     output.status.code() == Some(93) && !output.stdout.windows(3).any(|part| part == b"RAN")
@@ -344,8 +344,7 @@ fn request_that_is_not_whole_is_refused_and_not_evaluated() {
                 for end in 0..whole.len() {
                     assert!(is_refused(shell, line, &whole[..end]), "{shell:?}: cut at {end}");
                 }
-                // Simulates a job of a start-up file that has read a part of the request, or has written into the
-                // request. The shell must refuse the request.
+                // Simulates a background job that reads a part of the request or writes into the request.
                 for at in (header..whole.len()).step_by(7) {
                     let (before, behind) = whole.split_at(at);
                     let lost = [before, &behind[1..]].concat();

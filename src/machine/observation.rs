@@ -26,7 +26,7 @@ pub struct MachineObservation {
 pub enum ProbeResult {
     /// The login succeeded.
     Online {
-        /// Duration of the login.
+        /// Time from the start of the name lookup to the end of the login.
         latency: Duration,
         /// Host key that the machine proved to have.
         key: VerifiedKey,

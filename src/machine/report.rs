@@ -21,7 +21,7 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 /// Facts that determine the status of a Machine.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportInput<'a> {
-    /// The Machine, read live.
+    /// The Machine, as just read from the API server.
     pub machine: &'a Machine,
     /// Last observation of the machine.
     pub observation: Option<&'a MachineObservation>,
@@ -68,8 +68,7 @@ pub fn report(observed: &ReportInput<'_>) -> Report {
     } else {
         return Report::default();
     };
-    // The first write of this process is due at once. There is one exception: if the write only refreshes
-    // `lastSeenTime`, and the stored time is recent, the write waits.
+    // The first write of this process is due at once, except if the write only refreshes a recent `lastSeenTime`.
     let age = last_seen_age(&before, observed.now).filter(|_| due == REFRESH_INTERVAL);
     match observed.since_write.or(age).and_then(|since| due.checked_sub(since)).filter(|left| !left.is_zero()) {
         Some(left) => Report { retry_after: Some(left), ..Report::default() },
@@ -82,7 +81,8 @@ fn last_seen_age(before: &MachineStatus, now: Timestamp) -> Option<Duration> {
     Duration::try_from(now.duration_since(seen.0)).ok()
 }
 
-/// Returns the status for the facts. Returns `None` if no facts are known yet.
+/// Returns the status for the facts in `observed`. Returns `None` if no observation belongs to the current generation.
+/// A suspended Machine and a Machine without probes need no observation.
 fn build_status(observed: &ReportInput<'_>, before: &MachineStatus) -> Option<MachineStatus> {
     let machine = observed.machine;
     let mut status = before.clone();
@@ -130,8 +130,8 @@ fn refused_keys(login: &LoginKey) -> Option<String> {
     })
 }
 
-/// Returns the status of a Machine for which probes are switched off, once for each generation. Some tools wait until
-/// the status has the current generation. Without this status they would wait for ever.
+/// Returns the status of a Machine without probes, once for each generation. Some tools wait until `observedGeneration`
+/// is current.
 fn not_probed_status(observed: &ReportInput<'_>, mut status: MachineStatus) -> Option<MachineStatus> {
     let machine = observed.machine;
     if machine.spec.probe.interval_seconds > 0 || status.observed_generation == machine.metadata.generation {
@@ -186,7 +186,7 @@ fn set_stage_conditions(status: &mut MachineStatus, observed: &ReportInput<'_>, 
         (ConditionType::Authenticated, ProbeStage::Login),
     ];
     for (type_, step) in steps {
-        // The attempt did not reach the later stages, so Writ removes the conditions of these stages.
+        // The stages before the failed stage succeeded. The later stages are unknown, so Writ removes their conditions.
         match step.cmp(&stage) {
             std::cmp::Ordering::Less => {
                 conditions::set(&mut status.conditions, type_, true, "Seen", "", generation, observed.now);
@@ -210,8 +210,8 @@ fn set_stage_conditions(status: &mut MachineStatus, observed: &ReportInput<'_>, 
 ///
 /// - A key with trust `FirstUse` is already in the status, and stays there.
 /// - A key of `hostKeys` replaces all other keys.
-/// - A key from an authority replaces only an earlier key from an authority. If the authority is removed from the
-///   Machine, such a key loses its trust.
+/// - A key from an authority replaces only an earlier key from an authority. All other keys stay, because Writ needs
+///   them if a user later removes the authority.
 fn record_host_key(keys: &mut Vec<ObservedHostKey>, key: &VerifiedKey, now: Timestamp) {
     if key.trust == KeyTrust::FirstUse {
         return;

@@ -9,19 +9,19 @@ use crate::backoff::Backoff;
 
 use super::{MachineObservation, ProbeResult};
 
-/// Delay of the next probe after the first failure. Further failures double the delay up to the probe interval, because
+/// Delay of the next probe after the first failure. Each further failure doubles the delay, up to the probe interval.
 /// sshd locks out addresses that fail often (PerSourcePenalties, from version 9.8 on). While executions wait, the delay
-/// after each failure stays at this value.
+/// does not grow.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(10);
 
 /// Facts that determine the time of a Machine's next probe.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeSchedule<'a> {
-    /// The Machine, read live.
+    /// The Machine, as just read from the API server.
     pub machine: &'a Machine,
     /// Last observation of the machine.
     pub observation: Option<&'a MachineObservation>,
-    /// Number of consecutive failures.
+    /// Number of consecutive failed observations.
     pub failures: u32,
     /// True if executions wait for the machine.
     pub is_waited_for: bool,
@@ -57,8 +57,7 @@ pub fn next_probe(schedule: &ProbeSchedule<'_>) -> Option<Duration> {
             Backoff::new(INITIAL_BACKOFF, interval).delay(schedule.failures.saturating_sub(1), 0.0)
         }
     };
-    // The jitter shortens the delay by at most a tenth. The jitter never extends the delay, because the interval is a
-    // maximum.
+    // The jitter only shortens the delay, by at most a tenth, because the interval is a maximum.
     let delay = delay.mul_f64(1.0 - 0.1 * schedule.jitter.clamp(0.0, 1.0));
     let passed = Duration::try_from(schedule.now.duration_since(observation.at)).unwrap_or(Duration::ZERO);
     Some(delay.saturating_sub(passed))

@@ -20,15 +20,18 @@ pub enum LogFormat {
 
 /// Default filter, for all targets that `RUST_LOG` does not name. The reasons for the levels:
 ///
-/// - If kube_client cannot decode an answer, it logs a warning with the whole body. The body can be a status with
-///   output.
+/// - If kube_client cannot decode an answer, it logs the whole body, which can contain output of a command.
 /// - russh logs texts of the machine as warnings.
 /// - Spans (`writ_trace`) are for traces only.
 const DEFAULT_FILTER: &str = "warn,kube_client=error,russh=off,writ=info,writ_trace=off";
 
 /// Starts logging to standard error. `RUST_LOG` (for example `writ=debug`) sets the levels. The default is `info` for
-/// Writ and `warn` for most libraries. With more detailed levels, `kube_client` and `russh` can log objects and texts
-/// of machines. If `collector` is set, Writ sends spans to it until the returned exporter is dropped.
+/// Writ and `warn` for most libraries.
+///
+/// If the URL `collector` is set, Writ also sends spans to the collector until the returned exporter is dropped.
+///
+/// # Caveats
+/// With more detailed levels, `kube_client` can log objects, and `russh` can log texts that machines sent.
 ///
 /// # Errors
 /// The URL of the collector is not usable.

@@ -1,8 +1,10 @@
-//! HTTP server for GET /metrics, /healthz and /readyz, without TLS, for Prometheus and the kubelet.
+//! Serves /metrics, /healthz and /readyz over HTTP without TLS, for Prometheus and the kubelet.
 //!
-//! The content is not secret, and no request changes anything. The server limits the size of a request's head, the time
-//! for the head, and the duration and number of connections. The server does not read bodies. If there are too many
-//! connections, the server closes the oldest connection when a new connection arrives.
+//! The content is not secret, and no request changes anything. The server reads no bodies, and limits:
+//!
+//! - the size of a request's head, and the time to receive the head
+//! - the duration of a connection
+//! - the number of connections
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{Report, health, metrics};
 
-/// Maximum number of concurrent connections. Prometheus uses one or two connections, and the kubelet uses one. At the
-/// limit, the server closes the oldest connection when a new connection arrives.
+/// Maximum number of concurrent connections. Prometheus and the kubelet together use about three. At the limit, each
+/// new connection replaces the oldest connection.
 const MAX_CONNECTIONS: usize = 64;
 /// Deadline for receiving the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
@@ -33,13 +35,13 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum size of a request's head, in bytes. hyper allows no smaller limit.
 const MAX_HEAD_BYTES: usize = 8192;
-/// Pause after a failed accept. Usually no file descriptor is free, so the next accept would fail too without a pause.
+/// Pause after a failed accept. The usual cause is that no file descriptor is free.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Function that runs before each scrape, and updates the metrics that are counted only then.
+/// Function that updates some metrics before each scrape.
 type ScrapeHook = dyn Fn() + Send + Sync;
 
 /// The running server, which stops when this value is dropped.
@@ -119,7 +121,7 @@ async fn serve(stream: TcpStream, hook: Arc<OnceLock<Box<ScrapeHook>>>) {
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // Errors of the client are not logged. Otherwise anyone could fill the log.
+    // Writ does not log errors of clients, because clients could fill the log.
     let _ = timeout(DEADLINE, connection).await;
 }
 

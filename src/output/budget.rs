@@ -1,9 +1,9 @@
 //! Limit on the recorded part of a command's output.
 
-/// Number of bytes that a record can still take, for both streams together.
+/// Number of bytes of a command's output that Writ still records, for both streams together.
 ///
-/// A record that ends at its limit depends only on the output, not on the sizes of the pieces in which the output
-/// arrived.
+/// Writ records the first bytes of the output, up to the limit. If a piece of output crosses the limit, Writ records
+/// only the first part of this piece.
 #[derive(Clone, Copy, Debug)]
 pub struct ByteBudget {
     remaining: u64,

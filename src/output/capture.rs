@@ -1,5 +1,4 @@
-//! Captures one stream: redacts it first, then counts and digests all of it, and keeps its head and tail for the
-//! status.
+//! Captures one stream: redacts, counts and digests all bytes, and keeps the head and the tail for the status.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -13,8 +12,8 @@ use super::MAXIMUM_INLINE_BYTES;
 use super::inline::Inline;
 use super::redact::Redactor;
 
-/// Capture of one stream. Never waits. Holds at most twice the bytes that the status shows. With patterns, also holds
-/// the unfinished line.
+/// Capture of one stream. Its functions never wait. In memory, it holds at most twice the bytes that the status shows.
+/// With `redact` patterns, it also holds the unfinished line.
 #[derive(Clone, Debug)]
 pub struct Capture {
     /// Maximum number of bytes that the status shows.
@@ -52,15 +51,16 @@ impl Capture {
         redacted
     }
 
-    /// Ends the stream and returns the rest of its last line, redacted. If the stream is `truncated` and there are
-    /// patterns, the whole last line is replaced. A pattern might match the complete line, but not its truncated part.
+    /// Ends the stream and returns its unfinished last line, redacted. With patterns, a note replaces the last line of
+    /// a `truncated` stream, because the missing text could complete a match.
     pub fn finish_stream(&mut self, truncated: bool) -> Vec<u8> {
         let last = self.redactor.finish_stream(truncated);
         self.keep(&last);
         last
     }
 
-    /// Returns true if the stream is longer than the status can show in any encoding.
+    /// Returns true if the stream certainly does not fit into the status. If the result is false, the JSON text of the
+    /// stream can still be too long.
     pub fn exceeds_inline(&self) -> bool {
         self.total > self.inline_bytes as u64
     }
@@ -70,8 +70,7 @@ impl Capture {
         self.digest.update(bytes);
         let (head, rest) = bytes.split_at(bytes.len().min(self.inline_bytes.saturating_sub(self.head.len())));
         self.head.extend_from_slice(head);
-        // If a chunk is larger than the tail, only the end of the chunk can stay. The start of the chunk never enters
-        // the queue.
+        // The tail has at most `inline_bytes`, so earlier bytes of a large chunk never enter the queue.
         let (_, kept) = rest.split_at(rest.len().saturating_sub(self.inline_bytes));
         let over = (self.tail.len() + kept.len()).saturating_sub(self.inline_bytes);
         self.tail.drain(..over.min(self.tail.len()));

@@ -6,14 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::api::execution_status::Encoding;
 
-/// Space in bytes for the line that counts the missing bytes. The longest line has 56 bytes, with a count of 20 digits.
-/// The space is reserved twice, because base64 makes the line a third longer.
+/// Space for the line that counts the missing bytes, in bytes. The longest line has 50 bytes, or 68 bytes in base64.
+/// `cut` reserves twice this space.
 const MARKER_BYTES: usize = 64;
 
 /// A stream as the status shows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inline {
-    /// The text. Its JSON form has at most the requested length.
+    /// The text. As JSON, the text has at most `bound` bytes (see [`Self::of`]).
     pub text: String,
     /// Encoding of the text.
     pub encoding: Encoding,
@@ -22,9 +22,12 @@ pub struct Inline {
 }
 
 impl Inline {
-    /// Creates the text from the first bytes of a stream (`head`), the last bytes after the head (`tail`), and the
-    /// length of the whole stream (`total`). The text has at most `bound` bytes as JSON. The text is empty if `bound`
-    /// is too small for the line that counts the missing bytes.
+    /// Creates the text of a stream, with at most `bound` bytes as JSON. If `bound` is too small for the line that
+    /// counts the missing bytes, the text is empty.
+    ///
+    /// - `head`: first bytes of the stream
+    /// - `tail`: last bytes after `head`
+    /// - `total`: length of the whole stream
     pub fn of(head: &[u8], tail: &[u8], total: u64, bound: usize) -> Self {
         let whole = (head.len() + tail.len()) as u64 == total;
         if whole {
@@ -36,7 +39,7 @@ impl Inline {
             } else if bytes.len() <= bound / 4 * 3 {
                 return Self { text: STANDARD.encode(&bytes), encoding: Encoding::Base64, truncated: false };
             }
-            // All bytes of the stream are here. The shown tail can therefore start within `head`.
+            // Both arguments are the whole stream, so that the shown tail can also start within `head`.
             return Self::cut(&bytes, &bytes, total, bound);
         }
         Self::cut(head, tail, total, bound)
@@ -74,8 +77,8 @@ fn marker(left_out: u64) -> String {
     format!("\n[writ: {left_out} bytes left out here]\n")
 }
 
-/// Returns the bytes as text. If the cut has split the last character, omits this character. Returns `None` if the
-/// bytes are not UTF-8.
+/// Returns the bytes as text. If the bytes end within a character, omits this character. Returns `None` if the bytes
+/// are not UTF-8.
 fn valid_prefix(bytes: &[u8]) -> Option<&str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
@@ -86,8 +89,8 @@ fn valid_prefix(bytes: &[u8]) -> Option<&str> {
     }
 }
 
-/// Returns the bytes as text. If the cut has split the first character, omits the rest of this character, at most 3
-/// bytes. Returns `None` if the bytes are not UTF-8.
+/// Returns the bytes as text. If the bytes start within a character, omits the rest of this character, at most 3 bytes.
+/// Returns `None` if the bytes are not UTF-8.
 fn valid_suffix(bytes: &[u8]) -> Option<&str> {
     let split = bytes.iter().take(3).take_while(|byte| (**byte & 0b1100_0000) == 0b1000_0000).count();
     bytes.get(split..).and_then(|rest| std::str::from_utf8(rest).ok())

@@ -14,8 +14,8 @@
 //! 1. A viewer receives `Claimed`, `Started`, every byte of both streams by offset, and `Ended`, in this order. `Ended`
 //!    is sent after the API server stored the result. A `Gap` replaces bytes that are no longer available.
 //! 2. Offsets count bytes of the redacted stream. Size and digest in the record also describe the redacted stream.
-//! 3. For each viewer, Writ stores offsets, but no buffer. A viewer that stops reading delays no command and no other
-//!    viewer. After the end of an execution, its files stay for its viewers for up to 60 s.
+//! 3. A viewer that stops reading delays no command and no other viewer, because no viewer has its own buffer.
+//!    After the end of an execution, its files stay for its viewers for up to 60 s.
 //! 4. Files contain redacted bytes only. They have mode 0600, and [`LiveOptions::spill_bytes`] limits their total size.
 //!    At the limit, Writ deletes the oldest bytes of the namespace that uses the most bytes. One namespace uses at most
 //!    half of the limit.
@@ -24,8 +24,8 @@
 //!
 //! # Caveats
 //!
-//! A rule with `redact` releases whole lines only. An unfinished line of at most 64 KiB is held back until its end. A
-//! pattern can match text that starts in the held bytes and ends in bytes that the machine has not sent yet.
+//! With a rule's `redact` patterns, viewers receive each line only after its end, because a pattern can match text that
+//! the machine has not sent completely. Writ holds back at most 64 KiB of a line.
 
 mod budget;
 mod claim;
@@ -74,8 +74,8 @@ pub enum LiveEvent {
     Claimed {
         /// UID of the execution.
         uid: String,
-        /// True if another process, or an earlier task of this process, held the claim before. The streams then start
-        /// again at offset 0, with the same bytes.
+        /// True if the claim was adopted from another process, or from an earlier task of this process. Both streams
+        /// then start again at offset 0, with the same bytes.
         is_adopted: bool,
     },
     /// The machine confirmed that the command started. With `runAs`, sudo can still refuse the command. The execution
@@ -108,8 +108,8 @@ pub enum LiveEvent {
     Restarted,
     /// The API server stored the result. Nothing follows.
     Ended(EndedStatus),
-    /// This process no longer follows the execution, because the process is stopping or another process holds the
-    /// claim. No event follows from this process. The status in the API server shows the progress.
+    /// The last event of this process, because the process is stopping or another process holds the claim. The status
+    /// in the API server shows the progress.
     Released,
     /// No execution of this name was claimed within 15 minutes. Nothing follows.
     Expired,
@@ -127,7 +127,7 @@ pub enum GapReason {
     DiskFailed,
     /// The disk was slower than the command.
     DiskSlow,
-    /// The execution has ended, and its bytes were deleted. Its record and the output store have the output.
+    /// The execution has ended, and this process deleted its bytes. The status and the output store have the output.
     Removed,
 }
 
@@ -186,8 +186,8 @@ pub struct StreamOffsets {
     pub stderr: u64,
 }
 
-/// Locks a mutex, even if a thread panicked while it held the lock. The value of the mutex is still consistent, because
-/// each change is made in one step.
+/// Locks a mutex, even if a thread panicked while it held the lock. Each change is made in one step, so the value is
+/// still consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,8 +5,8 @@
 //! 1. Only redacted bytes leave this module: for the record, for viewers, for spill files and for the store.
 //! 2. Short output needs no task, no file and no call to the store.
 //! 3. The record has text, size and digest, even if the store or the disk fails.
-//! 4. A recorder that is dropped before its end leaves nothing in the store. Viewers stay connected, and receive the
-//!    streams of the next recorder from the first byte.
+//! 4. A recorder that is dropped before it has finished leaves nothing in the store. Viewers stay connected, and
+//!    receive the streams of the next recorder from the first byte.
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,10 +22,11 @@ use super::store::Store;
 use super::upload::{Digests, Upload, UploadTimeouts};
 use super::{PerStream, StreamKind};
 
-/// Maximum size of a piece, in bytes. After each piece, the recorder waits until memory has space for more output.
+/// Maximum size of a piece of output, in bytes. After each piece, the recorder waits until memory has space for more
+/// output.
 const PIECE_BYTES: usize = 64 << 10;
-/// Maximum time for which one command waits for the disk of the spill files, in its whole life. A short pause of the
-/// spill thread, for example while it has no processor, must not count as a slow disk.
+/// Maximum time for which one command waits for the disk of the spill files, in all waits together. After this time,
+/// the disk counts as too slow. A short pause of the spill thread must not count as a slow disk.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Text and record of both streams of one command.
@@ -53,9 +54,9 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Creates the recorder of a claimed command. The status shows at most `inline_bytes` of each stream, and never
-    /// more than [`MAXIMUM_INLINE_BYTES`](super::MAXIMUM_INLINE_BYTES). The new streams replace the streams of an
-    /// earlier recorder of the same claim.
+    /// Creates the recorder of a claimed command. The status shows at most `inline_bytes` of each stream, up to
+    /// [`MAXIMUM_INLINE_BYTES`](super::MAXIMUM_INLINE_BYTES). If the claim had an earlier recorder, the new streams
+    /// replace its streams.
     pub fn new(claim: &LiveClaim, inline_bytes: usize, redaction: &Redaction, store: Option<Store>) -> Self {
         Self::with_timeouts(claim, inline_bytes, redaction, store, UploadTimeouts::default())
     }
@@ -83,9 +84,10 @@ impl Recorder {
         self.live.started();
     }
 
-    /// Records the next bytes of a stream. All calls together wait at most 1 s for the disk. If the disk does not take
-    /// the bytes, a call waits at most 3 s for the store. After this wait, Writ gives up the upload, and no later call
-    /// waits.
+    /// Records the next bytes of a stream. If the memory for output is full, waits:
+    ///
+    /// - For the disk, at most 1 s in all calls together.
+    /// - Without a working spill file, for the store, at most 3 s. After this time, Writ gives up the upload.
     pub async fn push(&mut self, kind: StreamKind, bytes: &[u8]) {
         for piece in bytes.chunks(PIECE_BYTES) {
             let redacted = self.captures.of_mut(kind).push(piece);
@@ -129,9 +131,13 @@ impl Recorder {
         }
     }
 
-    /// Ends the streams and returns the record. `truncated` is true if Writ perhaps did not receive all output. Waits
-    /// for the store: at most 60 s in which no part is finished, and at most 10 min in all. After `shutdown` is ready,
-    /// waits at most 2 s. Output that is not stored by then is recorded as not stored.
+    /// Ends the streams and returns the record. `truncated` is true if Writ perhaps did not receive all output.
+    ///
+    /// Waits until the store has all output. In these cases, the output is recorded as not stored:
+    ///
+    /// - The wait takes 10 min.
+    /// - The store finishes no part for 60 s.
+    /// - 2 s have passed since `shutdown` was ready.
     pub async fn finish(mut self, truncated: bool, shutdown: impl Future<Output = ()>) -> CapturedOutput {
         for kind in StreamKind::ALL {
             let last = self.captures.of_mut(kind).finish_stream(truncated);
@@ -142,7 +148,7 @@ impl Recorder {
         let (stdout, mut stdout_record) = captures.stdout.finish();
         let (stderr, mut stderr_record) = captures.stderr.finish();
         for (kind, record) in [(StreamKind::Stdout, &stdout_record), (StreamKind::Stderr, &stderr_record)] {
-            // A stream within `inline_bytes` can also be truncated, because its encoded text is longer than its bytes.
+            // A stream within `inline_bytes` can be truncated too, because its JSON text can be longer than its bytes.
             if record.truncated {
                 follow(upload.as_mut(), &live, kind);
             }

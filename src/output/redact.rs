@@ -5,8 +5,7 @@
 //! 1. Text that a pattern matches is replaced, even if the text arrives in several pieces.
 //! 2. A line that cannot be matched as a whole is replaced as a whole. Examples are a line of more than 64 KiB, and a
 //!    line whose end never arrived.
-//! 3. Only the unfinished line is held back, as a whole. Otherwise a pattern could match text that starts in released
-//!    bytes and ends in bytes that have not arrived.
+//! 3. Only the unfinished line is held back, because a pattern can match text that has not arrived completely.
 
 use std::borrow::Cow;
 
@@ -60,8 +59,8 @@ impl Redactor {
         Cow::Owned(output)
     }
 
-    /// Returns the last line if it has no newline. If the stream is `truncated`, the line is replaced, because it can
-    /// contain the start of text that a pattern would match.
+    /// Returns the unfinished last line, redacted. A note replaces the last line of a `truncated` stream, because the
+    /// missing text could complete a match.
     pub fn finish_stream(&mut self, truncated: bool) -> Vec<u8> {
         let mut output = Vec::new();
         if self.length > 0 {

@@ -1,4 +1,4 @@
-//! The store of whole outputs: a directory, or a bucket of a cloud.
+//! Stores whole outputs in a directory or in a bucket of a cloud, and reads them.
 //!
 //! # Guarantees
 //!
@@ -39,8 +39,8 @@ use super::{OutputKey, StreamKind};
 
 /// Deadline of one call. A part of 5 MiB needs this time at 2 Mbit/s.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
-/// Deadline for the rename of an object to its final name. A bucket copies the object instead, at about 100 MiB per
-/// second. The largest object of one call (5 GB) takes 48 s.
+/// Deadline for the rename of an object to its final name. A bucket copies the object: 5 GB take 48 s at 100 MiB per
+/// second.
 const RENAME_DEADLINE: Duration = Duration::from_secs(55);
 /// Maximum size of an object that a bucket renames in one call (S3's limit for a copy). A directory has no such limit.
 const MAX_RENAMED_BYTES: u64 = 5_000_000_000;
@@ -74,7 +74,7 @@ pub enum StoreError {
     InvalidLocation {
         /// The location.
         location: String,
-        /// The fault.
+        /// Fault of the location.
         problem: String,
     },
     /// The directory cannot be used.
@@ -130,10 +130,12 @@ pub fn state_directory(variable: impl Fn(&str) -> Option<String>) -> Option<Path
 }
 
 impl Store {
-    /// Opens a store for writing and reading. `location` is a directory, `file:///PATH`, `s3://BUCKET/PREFIX`, or, if
-    /// this build supports them, `gs://` and `az://`. Creates a missing directory with mode 0700. `environment`
-    /// contains the credentials of a cloud, in the variables of the cloud's tools (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
-    /// `AWS_ENDPOINT`, a Pod's web identity, ..). Ignores other variables. Opening a bucket makes no call to the cloud.
+    /// Opens a store for writing and reading. Opening a bucket makes no call to the cloud.
+    ///
+    /// - `location`: a directory, `file:///PATH`, `s3://BUCKET/PREFIX`, or, if this build supports them, `gs://` and
+    ///   `az://`. A missing directory is created with mode 0700.
+    /// - `environment`: credentials and settings of a cloud, for example `AWS_ACCESS_KEY_ID`, `AWS_REGION`,
+    ///   `AWS_ENDPOINT` or a Pod's web identity. Other variables are ignored.
     ///
     /// # Errors
     /// [`StoreError::InvalidLocation`] and [`StoreError::Directory`].
@@ -208,9 +210,8 @@ impl Store {
         Self { inner: Arc::new(Inner { objects, prefix, directory, deadline }) }
     }
 
-    /// Copies a whole stream to `into` and compares it with its record. The bytes are verified only when this function
-    /// returns without an error. The caller must therefore be able to discard the bytes in `into`. Reads no more than
-    /// the recorded size.
+    /// Copies a whole stream to `into`, at most the recorded size, and compares the bytes with their record. After an
+    /// error, the caller must discard the bytes in `into`.
     ///
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Corrupt`], [`StoreError::TooSlow`] (20 s without a byte), and others.

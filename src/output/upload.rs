@@ -2,17 +2,16 @@
 //!
 //! ```text
 //! Upload --follow(stream)--> task: reads the live streams by offset, parts of 5 MiB one after the other --> store
-//!        --finish(digests)-> the rest, last part, complete, rename to the digest --> answer
+//!        --finish(digests)-> reads the rest, sends the last part, names each object after its digest --> result
 //! ```
 //!
 //! # Guarantees
 //!
-//! 1. The upload reads from the spill file, so a slow store delays no command. If there is no spill file, the command
-//!    waits at most 3 s for the store. After this wait, Writ gives up the upload.
-//! 2. The result waits at most 60 s without a finished part, and at most 10 min in all. After Writ starts to shut down,
-//!    the result waits at most 2 s.
-//! 3. Memory holds at most 18 MiB: two parts of 5 MiB, of which the store can be receiving one, and 4 MiB of each stream
-//!    that the upload has not read yet. With a spill file, the unread bytes are in the file.
+//! 1. With a spill file, a slow store delays no command. Without a spill file, the command waits at most 3 s for the
+//!    store. After this wait, Writ gives up the upload.
+//! 2. The result waits at most 10 min for the store, at most 60 s without a finished part, and at most 2 s after Writ
+//!    starts to shut down.
+//! 3. Memory holds at most 18 MiB: for each stream, a part of 5 MiB and at most 4 MiB that the upload has not read yet.
 //! 4. Output that is not stored within these bounds is recorded as not stored, with the reason.
 //! 5. An upload that is dropped deletes its parts.
 
@@ -35,20 +34,21 @@ use super::{OutputKey, PerStream, StreamKind};
 const PART_BYTES: usize = 5 << 20;
 /// Interval between checks for a finished part, while a result waits for the store.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of queued commands to the task: one to follow each of the two streams, and one to finish.
+/// Maximum number of queued [`UploadCommand`]s: one `Follow` for each of the two streams, and one `Finish`.
 const MAX_COMMANDS: usize = 3;
 
 /// Limits of the waits for the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UploadTimeouts {
-    /// Maximum wait for free memory. During this wait Writ does not read the command's output. An SSH connection
-    /// survives at most 15 s without reads.
+    /// Maximum wait for free memory. During this wait Writ does not read the command's output, and an SSH connection
+    /// fails after 15 s without reads.
     pub buffer: Duration,
-    /// Maximum wait at the end without a finished part.
+    /// Maximum time for which [`Upload::finish`] waits without a finished part.
     pub finish: Duration,
-    /// Maximum wait at the end in total. During this wait the execution holds its slot on the machine.
+    /// Maximum total time for which [`Upload::finish`] waits. During this wait the execution holds its slot on the
+    /// machine.
     pub finish_in_all: Duration,
-    /// Maximum wait at the end after Writ starts to shut down.
+    /// Maximum time for which [`Upload::finish`] still waits after Writ starts to shut down.
     pub shutdown: Duration,
 }
 
@@ -150,8 +150,8 @@ impl Upload {
         }
     }
 
-    /// Stores the followed streams under these digests. After `shutdown` is ready, gives up when
-    /// `UploadTimeouts::shutdown` has passed.
+    /// Stores the followed streams, each under its digest. After `shutdown` is ready, waits at most another
+    /// `UploadTimeouts::shutdown`.
     pub async fn finish(self, digests: Digests, shutdown: impl Future<Output = ()>) -> Result<(), NotStored> {
         let result = self.finish_in_time(digests, shutdown).await;
         if let Err(problem) = &result {

@@ -1,23 +1,18 @@
-//! Agreement on members: the rule that decides when a member may use a new set of members. With this set, the member
-//! computes which keys (Machines and tasks) it owns.
+//! Decides when a member may act for its keys (Machines and tasks) after the set of members changed.
 //!
-//! If two members acted on different sets, both could dispatch to the same Machine, and more than `maxConcurrent`
-//! commands could run. Each change of the set therefore has two steps. The members exchange their views through the
-//! Leases:
+//! If two members acted for the same Machine, more than `maxConcurrent` commands could run. A member therefore handles
+//! a new set of members in two steps:
 //!
-//! ```text
-//! list of Leases           a member                                              its Lease
-//! the members changed   -> stops acting immediately for the keys that it loses -> shows the new view
-//! all show the new view -> starts acting for the keys that it gains
-//! ```
+//! 1. The list of Leases shows a new set of members. The member stops acting for the keys that it loses. Then the
+//!    member publishes the view (digest) of the new set in its own Lease.
+//! 2. All Leases show the new view. The member starts acting for the keys that it gains.
 //!
-//! A member keeps a key without a pause if the member owned the key at the last agreement and owns the key now. This is
-//! safe, even if the key had another owner in between. The other owner had a higher weight. The other owner is
-//! therefore no longer alive, because otherwise it would own the key now.
+//! If a member owned a key at the last agreement and owns the key now, the member keeps the key without a pause. This
+//! is safe: an owner in between had a higher weight, so it would own the key now if it were still a member.
 //!
 //! # Caveats
-//! Agreement keeps the number of running commands within `maxConcurrent`. Agreement does not prevent a second start of
-//! a command. Only the claim and the launcher's fence file on the machine prevent a second start.
+//! Agreement only limits the number of running commands to `maxConcurrent`. The claim and the launcher's fence file on
+//! the machine prevent a second start of a command.
 
 use super::{Key, Members, View};
 
@@ -26,19 +21,19 @@ use super::{Key, Members, View};
 pub struct ListedMember<'a> {
     /// The member's identity.
     pub identity: &'a str,
-    /// View in the member's Lease. `None` if the member's version of Writ does not publish views. Such a member never
-    /// agrees.
+    /// View in the member's Lease. `None` if the member publishes no view. Such a member never agrees on a set of
+    /// members.
     pub view: Option<&'a str>,
-    /// True if the member is shutting down. The member has stopped dispatching, and owns no key.
+    /// True if the member is shutting down. Such a member has stopped dispatching, and owns no key.
     pub is_leaving: bool,
 }
 
-/// Result of comparing the views of all living members.
+/// Result of [`agreement()`]. The current members are the living members that are not leaving.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Agreement<'a> {
-    /// The Lease of every member shows the view of exactly these members.
+    /// The Lease of every current member shows this view.
     Reached,
-    /// The Leases of these members show another view, or no view.
+    /// Current members whose Leases show no view, or the view of another set.
     WaitingFor(Vec<&'a str>),
 }
 
@@ -47,7 +42,7 @@ fn acting(listed: &[ListedMember<'_>]) -> Members {
     listed.iter().filter(|member| !member.is_leaving).map(|member| member.identity).collect()
 }
 
-/// Compares the views in one list of Leases with the view of the members in this list. Ignores members that are
+/// Determines if the Lease of each listed member shows the view of exactly these members. Ignores members that are
 /// leaving.
 pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
     let expected = acting(listed).view();
@@ -60,20 +55,20 @@ pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
 ///
 /// # Guarantees
 /// Two members never act for a key at the same time, if each member keeps these rules:
-/// 1. The member repeats this cycle: it lists the Leases, calls [`observe`](Self::observe), publishes
-///    [`unpublished`](Self::unpublished), and calls [`confirm_published`](Self::confirm_published) after the API server
-///    has stored the view. The member does not list again before the last of these calls.
-/// 2. Before the member publishes a view, it stops acting for the keys that it lost. Before the member leaves, it stops
-///    acting for all keys.
-/// 3. If the member's own Lease has perhaps expired, the member acts for no key. The member calls
-///    [`restart`](Self::restart) before it renews this Lease.
+///
+/// - The member repeats these steps, one after another: list the Leases, call [`observe`](Self::observe), store the
+///   view of [`unpublished`](Self::unpublished) in its Lease, call [`confirm_published`](Self::confirm_published).
+/// - Before the member publishes a view, it stops acting for the keys that it lost.
+/// - Before the member leaves, it stops acting for all keys.
+/// - If the member's own Lease has perhaps expired, the member acts for no key. The member calls
+///   [`restart`](Self::restart) before it renews this Lease.
 #[derive(Clone, Debug)]
 pub struct Handover {
     own: String,
     /// Members in the last list that are not leaving.
     acting: Members,
-    /// Members of the last agreement. `None` before the first agreement, and after the other members could have agreed
-    /// without this member. In both cases, another member perhaps acts for any key.
+    /// Members of the last agreement. `None` before the first agreement. Also `None` if the other members have perhaps
+    /// made a later agreement without this member.
     agreed: Option<Members>,
     /// True if the API server has stored the view of `acting` in the Lease of this member.
     is_published: bool,
@@ -130,8 +125,7 @@ impl Handover {
         self.is_agreed
     }
 
-    /// Gives up all keys. Needed if this member's Lease has perhaps expired, because the other members have then
-    /// perhaps divided the keys.
+    /// Gives up all keys. If this member's Lease expired, the other members can have divided the keys.
     pub fn restart(&mut self) {
         *self = Self::new(std::mem::take(&mut self.own));
     }

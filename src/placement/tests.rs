@@ -82,8 +82,8 @@ fn identities() -> impl Strategy<Value = BTreeSet<String>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// With any names, each share of 3,000 keys is 0.75 to 1.25 times the even share. The standard deviation of a
-    /// random division is at most 5 % of the even share. The bounds are therefore at least 5 standard deviations away.
+    /// Each share of 3,000 keys is 75 % to 125 % of the even share. Both bounds are at least 5 standard deviations from
+    /// the even share.
     #[test]
     fn shares_are_even_whatever_the_names(names in identities(), salt in "[0-9a-f]{8}") {
         let members: Members = names.into_iter().collect();

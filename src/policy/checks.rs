@@ -9,7 +9,7 @@ use super::redaction::Redaction;
 use super::template::{ParameterSpec, Template};
 use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleError, environment, is_plain_path, unprintable};
 
-/// Default and maximum duration of a run that a rule allows, in seconds.
+/// Default timeout and maximum timeout of a rule, in seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Limits {
     pub default: u32,
@@ -24,8 +24,8 @@ const DEFAULT_MAXIMUM_TIMEOUT_SECONDS: u32 = 3600;
 const MAX_TIMEOUT_SECONDS: u32 = 86_400;
 const MAX_INLINE_BYTES: u32 = 16_384;
 const OUTPUT_BYTES: std::ops::RangeInclusive<i64> = 1024..=1 << 40;
-/// Maximum of `output.drainSeconds`, in seconds. An execution occupies a slot of its machine while Writ drains its
-/// output, so a long drain would delay other executions.
+/// Maximum of `output.drainSeconds`, in seconds. While Writ waits for more output after the command's exit (the drain),
+/// the execution still occupies a slot of its machine.
 const MAX_DRAIN_SECONDS: u32 = 60;
 /// Maximum of `minimumRetentionSeconds`: 365 days, as for `spec.ttlSecondsAfterFinished`.
 const MAX_RETENTION_SECONDS: u32 = 31_536_000;
@@ -58,8 +58,7 @@ pub(super) fn fields_are_known(rule: &WhitelistRule) -> Check {
     }
 }
 
-/// Refuses fields that set how a command runs, if the rule is a Deny. A Deny runs no command, so such a field shows
-/// that the author expects another effect.
+/// Refuses a Deny rule with a field that only an Allow rule can use, for example `timeoutSeconds`.
 pub(super) fn reject_execution_fields_on_deny(rule: &WhitelistRule) -> Check {
     let present = [
         ("workingDirectory", rule.working_directory.is_some()),
@@ -125,8 +124,11 @@ pub(super) fn variable(variable: &str) -> Check {
     Ok(())
 }
 
-/// Requires that `run` uses each parameter. In a Deny, it is enough that `match` uses the parameter. In an Allow, a
-/// parameter that is missing from `match` needs a default, because a request by text gives it no value.
+/// Requires that a rule uses each of its parameters:
+///
+/// - In an Allow, `run` contains the parameter.
+/// - In an Allow with `match`, `match` also contains the parameter, or the parameter has a default.
+/// - In a Deny, `run` or `match` contains the parameter.
 pub(super) fn parameters_are_used(
     rule: &WhitelistRule,
     effect: Effect,
@@ -164,8 +166,8 @@ pub(super) fn selector(rule: &WhitelistRule) -> Result<Option<MachineSelector>, 
 
 pub(super) fn run_as(rule: &WhitelistRule) -> Result<Option<String>, RuleError> {
     let Some(user) = &rule.run_as else { return Ok(None) };
-    // Names on Linux have at most 32 characters. Names of a directory service also contain their domain, so they can be
-    // longer. A number is not a name.
+    // A user name with a domain, for example `alice@example.com`, can be longer than a local name. A number is not a
+    // name.
     let longest = if user.contains(['@', '\\']) { MAX_USER_NAME } else { MAX_LOCAL_USER_NAME };
     if user.len() > longest || !is_user_name(user) || user.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(RuleError::RunAs);

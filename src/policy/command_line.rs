@@ -2,8 +2,7 @@
 //!
 //! # Guarantees
 //! **The machine gets exactly the decided words.** sshd runs `$SHELL -c "<text>"`, so every login shell must read the
-//! text in the same way. The text consists of `exec` and quoted words. The programs in it set the environment, the
-//! directory and the user:
+//! text in the same way. The text consists of `exec` and quoted words:
 //!
 //! ```text
 //! exec '/usr/bin/env' '-uLD_PRELOAD' ... 'PATH=...' 'LC_ALL=C' 'NAME=value'...
@@ -12,12 +11,11 @@
 //!     'PROGRAM' 'argument'...
 //! ```
 //!
-//! In Direct mode, an sh script comes before these words. The script prints a line for each of its steps, and executes
-//! the words only after it has received a line from Writ (see [`marked_command_line`]).
+//! In Direct mode, an sh script comes before these words. The script executes the words only after it has received a
+//! line from Writ (see [`marked_command_line`]).
 //!
-//! Each program replaces itself with the next program, in the same process. sshd therefore reports the exit code or the
-//! signal of the command itself. (A shell that stays in between would turn signal 15 into exit code 143.) Only sudo can
-//! stay as a separate process, and sudo ends in the same way as its program.
+//! Each program replaces itself with the next program. sshd therefore reports the exit code or the signal of the
+//! command itself. Only sudo can stay as a separate process. sudo then ends in the same way as the command.
 //! `docs/design/20261121-what-the-machine-reads.md` has the reasons.
 
 use crate::api::execution_status::DecisionRecord;
@@ -25,18 +23,17 @@ use crate::api::execution_status::DecisionRecord;
 /// Search path of the command: the same as sudo's `secure_path` on Debian.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Locale of the command. Not every system has C.UTF-8. On a system without C.UTF-8, bash and perl would write
-/// warnings, and Writ would record the warnings as standard error of the command.
+/// Locale of the command. Every system has the locale C. If a system lacks the set locale, bash and perl write warnings
+/// to the standard error of the command.
 const LOCALE: &str = "LC_ALL=C";
 
 /// Variables that are removed from the environment of the session:
 ///
 /// - LANGUAGE, which glibc reads if a rule sets another locale.
-/// - Variables that make a loader, a shell or an interpreter load or run something else. These are the variables with
-///   this effect on Linux from sudo's list of bad variables, and a few similar variables.
+/// - Variables that make a loader, a shell or an interpreter load or run something else. Most of them are from sudo's
+///   list of bad variables.
 ///
-/// If sshd or a startup file of the machine sets one of these variables, the login shell has the variable, but the
-/// command does not.
+/// Only the command loses these variables. The login shell of the session keeps them.
 const UNSET: &[&str] = &[
     "LANGUAGE",
     "LD_AUDIT",
@@ -67,34 +64,34 @@ const UNSET: &[&str] = &[
     "RUBYOPT",
 ];
 
-/// Script that enters the directory in its first argument and executes the other arguments. The script runs in sh,
-/// because a login shell can execute the command in a wrong directory: tcsh continues after a failed `cd` (tried with
-/// 6.24), and a startup file can replace `cd` with anything.
+/// Script that enters the directory in its first argument and executes the other arguments. sh runs this script,
+/// because `cd` of a login shell is not reliable: tcsh continues after a failed `cd` (tried with 6.24), and a startup
+/// file can replace `cd`.
 const CHDIR_SCRIPT: &str = r#"cd "$1" || exit 126; shift; exec "$@""#;
 
-/// First part of the script of Direct mode. It ends the session early if the script cannot communicate with Writ.
+/// First part of the script of Direct mode. Two terms:
 ///
-/// Two terms: A *mark* is a line with which the script reports a step to Writ. The *permission* is a line of 32
-/// characters that Writ sends. The script executes the command only after it has read the permission.
+/// - A *mark* is a line with which the script reports a step to Writ.
+/// - The *permission* is a line of 32 characters that Writ sends. Before the permission, the script does not execute
+///   the command.
 ///
-/// The script ends if its output is a file or /dev/null, because Writ would receive no mark. It also ends if its input
-/// is a file or /dev/null, because no permission could arrive.
+/// If the input of the script is a file or /dev/null, no permission can arrive. If the output is a file or /dev/null,
+/// Writ receives no mark. In both cases, the script ends.
 ///
-/// In bash and ksh, `TMOUT` would end the wait for the permission. This part therefore saves and unsets `TMOUT`, and
-/// [`WAIT`] restores it for the command.
+/// In bash and ksh, `TMOUT` would end the wait for the permission. The script therefore unsets `TMOUT`. [`WAIT`]
+/// restores `TMOUT` for the command.
 const PREPARE: &str = r#"set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { "#;
 
-/// Second part of the script, only with `runAs`. It checks with `sudo -l` that sudo allows the command. The third
-/// argument of the script is the user. The fourth argument is the number of words before the program. sudo can require
-/// a password for this check although the command itself requires no password (`listpw`). In this case, the script
-/// prints a mark and continues.
+/// Second part of the script, only with `runAs`. `sudo -l` checks that sudo allows the command. Argument 3 of the
+/// script is the user. Argument 4 is the number of words before the program.
+///
+/// If sudo requires a password only for this check (`listpw`), the script prints a mark and continues.
 const ASK_SUDO: &str = r#"_s=$(_n=$3; shift $(($4 + 4)); export LC_ALL=C @PATH@; exec sudo -n -l -u "$_n" -- "$@" 2>&1 >/dev/null </dev/null) || case $_s in *"password is required"* | *"authentication is required"*) echo "$1:asks" ;; *) echo "$_s" >&2; exit 94 ;; esac; "#;
 /// Last part of the script of Direct mode ([`PREPARE`] explains the terms):
 ///
-/// 1. The script prints its first two arguments, joined with a colon. This line is a mark. It reports to Writ that the
-///    login shell has started the script.
-/// 2. The script reads lines from standard input until it reads a line of 32 characters: the permission. Without the
-///    permission, the script executes nothing.
+/// 1. The script prints a mark: its first two arguments, joined with a colon. The mark reports that the login shell has
+///    started the script.
+/// 2. The script reads lines from standard input until it reads the permission.
 /// 3. The script prints the first argument joined with the permission, and executes the command with an empty standard
 ///    input.
 ///
@@ -109,26 +106,28 @@ const INVALID_VARIABLE_COMMAND: &str =
 
 /// Returns the text for an exec request. Only the quoted words in the text depend on the decision.
 ///
-/// The policy has checked all values. The text is also correct for unchecked values, with two exceptions that no text
-/// can express: a byte 0, for which sshd closes the connection, and a newline for tcsh. Linux accepts at most 128 KiB
-/// of text. For a longer text, sshd reports exit code 1, and nothing runs.
+/// # Caveats
+/// - The text is correct for all words, with two exceptions: for a byte 0, sshd closes the connection, and tcsh
+///   misreads a newline. The policy admits no such words.
+/// - Linux accepts at most 128 KiB of text. For a longer text, sshd reports exit code 1, and nothing runs.
 pub fn command_line(decision: &DecisionRecord) -> String {
     exec(line_words(decision))
 }
 
-/// Returns the text of [`command_line`], with a script before it that waits for a permission. The permission is `LINE`,
-/// a line of 32 characters that Writ sends. `PREFIX` and `READY` are the values of the second argument.
+/// Returns the text for an exec request in Direct mode: a script, followed by the text of [`command_line`]. The script
+/// waits for a permission: `LINE`, a line of 32 characters that Writ sends. `PREFIX` and `READY` are the arguments
+/// `prefix` and `ready`.
 ///
 /// 1. The script prints the line `PREFIX:READY`.
 /// 2. The script reads `LINE` from standard input. Before it has read `LINE`, it executes nothing.
 /// 3. The script prints `PREFIX:LINE` and executes the command. All later output comes from the command.
 ///
-/// If the session did not receive `LINE`, it has not executed the command. `PREFIX`, `READY` and `LINE` consist of
-/// letters and digits. No argument of the script contains `LINE`.
+/// `PREFIX`, `READY` and `LINE` consist of letters and digits. No argument of the script contains `LINE`.
 ///
-/// With `runAs`, `sudo -l` checks the command first. If sudo refuses the command, the session ends with exit code 94
-/// and prints no `PREFIX:READY`. If sudo requires a password for this check, the script prints `PREFIX:asks` before
-/// `PREFIX:READY`.
+/// With `runAs`, `sudo -l` checks the command before step 1:
+///
+/// - If sudo refuses the command, the script ends with exit code 94 and prints no `PREFIX:READY`.
+/// - If sudo requires a password for this check, the script prints the line `PREFIX:asks` and continues.
 pub fn marked_command_line(decision: &DecisionRecord, (prefix, ready): (&str, &str)) -> String {
     let words = line_words(decision);
     let Some(user) = decision.run_as.as_deref() else {
@@ -152,13 +151,13 @@ pub fn command_path() -> &'static str {
     PATH.trim_start_matches("PATH=")
 }
 
-/// Words that the launcher executes for a decision. The launcher prepares the environment itself: it removes
-/// [`removed_variables`], and sets `PATH` and `LC_ALL`. (In the text of [`command_line`], env does this.)
+/// Words that the launcher executes for a decision. The launcher itself removes [`removed_variables`] from the
+/// environment, and sets `PATH` and `LC_ALL`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandWords {
     /// Directory to enter before the words are executed. `None` keeps the directory of the session.
     pub directory: Option<String>,
-    /// All words: the words of env (if the rule sets variables) or of sudo, then the words of the decided program.
+    /// Words of env or sudo, if the decision needs them, then the words of the decided program.
     pub words: Vec<String>,
     /// Number of words before the decided program.
     pub before_program: usize,
@@ -171,12 +170,13 @@ pub fn command_words(decision: &DecisionRecord) -> CommandWords {
         return CommandWords { directory: None, words, before_program: 0 };
     }
     let mut words = Vec::new();
-    // env, not a shell, sets the variables of the rule. A shell would refuse to set some variables, and other variables
-    // would change the shell itself.
+    // env sets the variables of the rule. A shell would refuse some variables, and would read others as its own
+    // settings.
     if decision.run_as.is_none() && !decision.environment.is_empty() {
         words.push("/usr/bin/env".to_owned());
         words.extend(assignments(decision));
-        // env would read a program with `=` in its path as a variable. sh does not, so sh executes such a program.
+        // If the path of the program contains `=`, env would read the path as a variable. sh therefore executes the
+        // program.
         if program(decision).contains('=') {
             words.extend(enter("."));
         }
@@ -198,8 +198,8 @@ fn line_words(decision: &DecisionRecord) -> Vec<String> {
     if decision.run_as.is_none() {
         words.extend(assignments(decision));
     }
-    // env would read a program with `=` in its path as a variable. sh and `sudo --` would not. Without sudo, sh
-    // therefore executes such a program.
+    // If the path of the program contains `=`, env would read the path as a variable. sh therefore executes the
+    // program. With `runAs`, sudo executes the program. After `--`, sudo reads no variables.
     let stays = (decision.run_as.is_none() && program(decision).contains('=')).then_some(".");
     words.extend(decision.working_directory.as_deref().or(stays).into_iter().flat_map(enter));
     words.extend(by_sudo(decision));
@@ -215,12 +215,12 @@ fn assignments(decision: &DecisionRecord) -> impl Iterator<Item = String> {
     decision.environment.iter().map(|(name, value)| format!("{name}={value}"))
 }
 
-/// Returns the words with which sh enters a directory and executes the words that follow.
+/// Returns words to put before a command. With these words, sh enters `directory` and then executes the command.
 fn enter(directory: &str) -> impl Iterator<Item = String> + use<> {
     ["/bin/sh", "-c", CHDIR_SCRIPT, "writ"].map(str::to_owned).into_iter().chain([path(directory)])
 }
 
-/// Returns the words with which sudo executes the words that follow as another user. Returns no words without `runAs`.
+/// Returns the words of sudo that come before the program, if the decision has `runAs`. Otherwise returns no words.
 fn by_sudo(decision: &DecisionRecord) -> Vec<String> {
     let Some(user) = &decision.run_as else { return Vec::new() };
     let mut words = ["sudo", "-n", "-u", user].map(str::to_owned).to_vec();
@@ -260,9 +260,8 @@ fn exec(words: impl IntoIterator<Item = String>) -> String {
     line
 }
 
-/// Appends a word in single quotes. The characters `'`, `\` and `!` are written outside of the quotes, after a
-/// backslash. There, every shell reads them as ordinary characters. Inside the quotes, `'` would end the quotes, fish
-/// would interpret `\`, and tcsh would interpret `!`.
+/// Appends a word in single quotes. `'`, `\` and `!` are written outside of the quotes, after a backslash. Inside the
+/// quotes, fish would interpret `\`, and tcsh would interpret `!`.
 pub fn quote(line: &mut String, word: &str) {
     line.push('\'');
     for character in word.chars() {

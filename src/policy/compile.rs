@@ -1,8 +1,8 @@
 //! Compiles a Whitelist once into rules that requests can be matched against.
 //!
-//! Writ ignores an invalid Allow rule. The other rules of its Whitelist stay in force. If Writ ignored an invalid Deny
-//! rule, commands that the Deny forbids could run. The namespace therefore fails closed: it allows no request until the
-//! Deny is valid (see [`super::RuleSet::closed_by`]).
+//! - If an Allow rule is invalid, Writ ignores this rule. The other rules of the Whitelist stay in force.
+//! - If a Deny rule is invalid, its namespace fails closed: Writ allows no request in the namespace until the rule is
+//!   valid (see [`super::RuleSet::closed_by`]). If Writ ignored the Deny rule, forbidden commands could run.
 
 use std::collections::BTreeMap;
 
@@ -20,16 +20,16 @@ use super::{RuleError, environment, options, parents, programs};
 
 /// Action type of a rule without `actionType`.
 pub const DEFAULT_ACTION_TYPE: &str = "custom";
-/// Maximum cost of all patterns of one Whitelist (see [`ValueSpec::cost`]). One namespace must not use up the time and
-/// the memory of a controller that also serves other namespaces. A usual pattern costs about 1000 in an Allow rule, and
-/// 16 times as much in a Deny rule. If a Whitelist is at this maximum, the slowest request takes about 0.1 s.
+/// Maximum cost of all patterns of one Whitelist (see [`ValueSpec::cost`]). Protects the other namespaces of the
+/// controller. At this maximum, the slowest request takes about 0.1 s. A usual pattern costs about 1000 in an Allow
+/// rule, and 16 times as much in a Deny rule.
 const PATTERN_COST: usize = 1024 * 1024;
 
-/// Remedy for an ambiguous word of `run`: its parameters can have different values for the same word.
+/// Remedy for a word of `run` that allows two readings. For example, `x-y-z` matches `{a}-{b}` in two ways.
 const A_WORD_OF_ITS_OWN: &str = "give what follows it a word of its own in run";
-/// Remedy for an ambiguous `match`: its parameters can have different values for the same text.
+/// Remedy for a `match` that allows two readings.
 const AT_THE_END: &str = "move it to the end of match";
-/// Remedy for a rule without `match`, if the text that consists of the words of `run` is ambiguous.
+/// Remedy for a rule without `match`, if the words of `run`, joined with spaces, allow two readings.
 const A_MATCH_OF_ITS_OWN: &str = "give the rule a match of its own with this parameter at the end";
 
 /// One compiled Whitelist.
@@ -43,7 +43,7 @@ pub struct CompiledWhitelist {
     pub(super) deny_rules: Vec<CompiledRule>,
     /// Invalid rules, each with its problem. These rules are not in force.
     pub invalid_rules: Vec<InvalidRule>,
-    /// Reason why this Whitelist makes its namespace fail closed. `None` if the Whitelist gives no such reason.
+    /// Problem of this Whitelist that makes its namespace fail closed. `None` if there is no such problem.
     pub closed: Option<String>,
 }
 
@@ -78,13 +78,13 @@ pub struct InvalidRule {
     pub effect: Effect,
     /// Reason why the rule is out of force.
     pub problem: RuleError,
-    /// Command texts and argument lists with which a requester can request the rule.
+    /// Text and words of the rule. Writ uses both to find requests that the rule would match if the rule were valid.
     pub wording: Wording,
 }
 
 impl CompiledWhitelist {
-    /// Returns a substitute for a Whitelist that cannot be decoded. The Whitelist perhaps contains a Deny rule, so its
-    /// namespace fails closed.
+    /// Returns a substitute for a Whitelist that cannot be decoded. Its namespace fails closed, because the Whitelist
+    /// perhaps contains a Deny rule.
     pub fn unreadable(record: ObjectRecord, message: &str) -> Self {
         Self { closed: Some(format!("it cannot be read: {message}")), ..Self::empty(record) }
     }

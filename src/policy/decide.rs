@@ -4,10 +4,9 @@
 //! 2. The request is matched against every Allow rule that the index finds. Writ compares command, action type,
 //!    machine, subjects, environment variables and timeout. Each matching rule becomes a candidate with its decision.
 //! 3. If a Deny rule matches the request or a candidate, the request is denied. The `run` of a Deny rule is matched
-//!    against each command that the candidate executes, including commands that a program such as `nice` launches.
+//!    against each command that the candidate executes. For example, `nice rm` executes `rm`.
 //! 4. If the candidates have different decisions, the request is ambiguous. Otherwise the first candidate is the
-//!    decision. Candidates are sorted by the name of the Whitelist, then by the order of its rules, so the choice is
-//!    always the same.
+//!    decision. Candidates are sorted by the name of the Whitelist, then by the order of its rules.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,8 +24,7 @@ use super::template::{Template, TemplateMismatch, TemplateMismatchKind, read_wor
 use super::verdict::{Decision, Denial, NearMiss, Verdict};
 use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, MAXIMUM_WORDS, Request, RuleSet};
 
-/// Maximum number of rules that Writ compares with a denied request to find the most similar rule. If many rules have
-/// the same prefix, comparing the first rules is enough.
+/// Maximum number of rules that Writ compares with a denied request to find its near miss. Further rules are ignored.
 const MAX_NEAR_MISS_CANDIDATES: usize = 32;
 
 /// Request, labels of the Machine, and requester.
@@ -40,7 +38,7 @@ struct MatchInput<'a> {
 /// Allow rule that matches the request, with its decision.
 struct Candidate {
     decision: Decision,
-    /// Text with which a requester can request this command: `match` of the rule, with the values of the request.
+    /// Text of the rule, with the values of the request in its placeholders.
     text: Option<String>,
 }
 
@@ -71,7 +69,7 @@ pub fn decide(
         return Verdict::Deny(Denial { reason: Reason::Denied, message, nearest: None });
     }
     if let Some(index) = rules.prefix_index(lookup).filter(|_| candidates.is_empty()) {
-        // No rule allows the request. The code below only finds the most similar rule, which becomes the near miss.
+        // No rule allows the request. The code below only finds the near miss.
         let like_it = in_order(|found| index.rules_with_prefix_of(&key, found));
         for (whitelist, rule) in
             like_it.into_iter().take(MAX_NEAR_MISS_CANDIDATES).filter_map(|place| rules.allow_rule(place))
@@ -93,7 +91,7 @@ pub fn decide(
     }
 }
 
-/// Returns the index in which to search rules for the request, and the key to search for.
+/// Returns the index that Writ searches for matching rules, and the key of the request in this index.
 fn lookup_key(form: &CommandForm) -> (LookupKind, Cow<'_, str>) {
     match form {
         CommandForm::Text(text) => (LookupKind::Text, Cow::Borrowed(text)),
@@ -153,8 +151,10 @@ fn is_for_machine(rule: &CompiledRule, labels: &BTreeMap<String, String>) -> boo
     rule.selector.as_ref().is_none_or(|selector| selector.matches(labels))
 }
 
-/// Matches a request against one Allow rule. If a check fails, the error shows how near the rule is to the request. The
-/// later the check that fails, the nearer the rule.
+/// Matches a request against one Allow rule.
+///
+/// # Errors
+/// The first check that fails. The later this check is in the order, the nearer the rule is to the request.
 fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: MatchInput<'_>) -> Result<Candidate, Mismatch> {
     let values = extract_values(whitelist, rule, asked.request.form())?;
     if asked.request.action_type().is_some_and(|named| rule.action_type.as_deref() != Some(named)) {
@@ -226,8 +226,8 @@ fn extract_from_argv<'a>(
     values: &mut [Option<&'a str>],
 ) -> Result<(), Mismatch> {
     let read = read_words(&rule.parameters, &rule.run, argv.iter().map(String::as_str), values);
-    // A vector has the shape of `run` if it has the same number of words and the same constants. If the shape differs,
-    // the words at the positions of the parameters are not their values, so the error names no value.
+    // If the vector has another length or other constants than `run`, its words are not values of the parameters. The
+    // error then names no value.
     let is_other =
         |(template, word): (&Template, &String)| template.constant().is_some_and(|constant| constant != word);
     let has_shape = argv.len() == rule.run.len() && !rule.run.iter().zip(argv).any(is_other);
@@ -340,8 +340,8 @@ fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<
             _ => outcomes.iter().any(|outcome| is_of_type(outcome.action_type)),
         };
     }
-    // First match the request as it was written. The request does not contain the user, so a Deny with `runAs` does not
-    // match here.
+    // The rule is first compared with the request as it is written. A request names no user, so a Deny with `runAs`
+    // cannot match here.
     let asked_type = asked.request.action_type().unwrap_or_default();
     let holds_as_written = rule.run_as.is_none()
         && is_of_type(asked_type)
@@ -350,8 +350,8 @@ fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<
             CommandForm::Argv(argv) => forbids_words(rule, &argv.iter().map(String::as_str).collect::<Vec<_>>(), false),
             CommandForm::Rule(_) => false,
         };
-    // Then match the commands that the request would execute. A requester therefore cannot evade a Deny with another
-    // form of request or with a launcher such as `nice`.
+    // The rule is then compared with the commands that the request would execute. A requester therefore cannot evade a
+    // Deny with another form of request, or with a launcher such as `nice`.
     holds_as_written || outcomes.iter().any(|outcome| is_of_type(outcome.action_type) && forbids_outcome(rule, outcome))
 }
 
@@ -373,7 +373,7 @@ fn forbids_text(rule: &CompiledRule, text: &str) -> bool {
     rule.text.as_ref().is_some_and(|template| template.extract(text, &rule.parameters, &mut values).is_ok())
 }
 
-/// Returns true if the `run` of a Deny rule matches these words. Different paths of the same program match each other.
+/// Returns true if the `run` of a Deny rule matches these words. For example, `/bin/rm` also matches `/usr/bin/rm`.
 pub(super) fn forbids_words(rule: &CompiledRule, words: &[&str], is_launched: bool) -> bool {
     let (Some((denied, denied_words)), Some((program, words))) = (rule.run.split_first(), words.split_first()) else {
         return false;

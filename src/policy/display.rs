@@ -5,8 +5,8 @@ use crate::api::execution_status::MAX_COMMAND_LINE;
 /// End of a truncated text.
 const CUT: &str = " ...";
 
-/// Returns the words of an argument vector, separated by spaces. A word is quoted as for a shell if it is empty or
-/// contains a character that is unusual in names, paths and options. A control character is shown as `?`.
+/// Returns the words of an argument vector, separated by spaces. An empty word, or a word with a character that is
+/// unusual in names, paths and options, is quoted. A control character is shown as `?`.
 pub fn display(argv: &[String]) -> String {
     let mut text = String::new();
     for word in argv {

@@ -11,9 +11,8 @@ pub fn any_matches(patterns: &str, text: &str) -> bool {
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut in_text) = (0, 0);
-    // Position of the last `*` in the pattern, and the position in the text where the characters for this `*` end. If
-    // the later characters do not match, the `*` takes one more character, and the comparison resumes after that
-    // character.
+    // Position of the last `*` in the pattern, and the end of its match in the text. If the later characters do not
+    // match, the match of `*` grows by one character.
     let mut star: Option<(usize, usize)> = None;
     while let Some(character) = text.get(in_text) {
         match pattern.get(at) {

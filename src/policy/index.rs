@@ -1,5 +1,5 @@
-//! Index of rules by prefixes. With the index, a request is matched against only a few of many rules. The index
-//! excludes only rules that cannot match. Each rule that the index finds must still be matched as a whole.
+//! Finds the few rules that can match a request, by the prefixes of the rules. The index finds every rule that matches.
+//! A found rule can still differ from the request, so the caller must match it completely.
 
 /// Delimiter after each word in a key (see [`key_of_words`]). No word contains this character, because words are
 /// printable.
@@ -15,7 +15,8 @@ struct Entry {
     prefix: String,
     /// Position of the rule among all rules.
     rule: usize,
-    /// Position of the last earlier entry whose `prefix` is a prefix of this entry's `prefix`.
+    /// Position of the parent: the nearest earlier entry whose `prefix` is a prefix of this entry's `prefix`. For
+    /// example, `a` is the parent of `ab`, and `ab` is the parent of `abc`.
     parent: Option<usize>,
 }
 
@@ -25,8 +26,8 @@ impl PrefixIndex {
         let entry = |(rule, prefix)| Entry { prefix, rule, parent: None };
         let mut entries: Vec<Entry> = rules.map(entry).collect();
         entries.sort_by(|left, right| left.prefix.cmp(&right.prefix));
-        // In sorted order, all texts that start with a prefix follow directly after this prefix. `open` therefore holds
-        // the earlier entries whose prefix is a prefix of the current entry.
+        // `open` is the chain of parents of the current entry. The entries are sorted, so all entries that begin with
+        // the same text are adjacent. An entry that the loop has removed from `open` is therefore never needed again.
         let mut open: Vec<(usize, String)> = Vec::new();
         for (index, entry) in entries.iter_mut().enumerate() {
             while open.pop_if(|(_, parent)| !entry.prefix.starts_with(parent.as_str())).is_some() {}
@@ -49,8 +50,8 @@ impl PrefixIndex {
         }
     }
 
-    /// Returns the length of the longest common prefix of `key` and the prefix of any rule, in bytes. Returns `None` if
-    /// there are no rules.
+    /// Compares `key` with the prefix of each rule. Returns the maximum number of equal bytes at the beginning. Returns
+    /// `None` if there are no rules.
     pub fn longest_common_prefix(&self, key: &str) -> Option<usize> {
         // In sorted order, the entry with the longest common prefix is directly before or after `key`.
         let after = self.0.partition_point(|entry| entry.prefix.as_str() <= key);
@@ -78,14 +79,14 @@ pub(super) fn key_of_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key
 }
 
-/// Returns the key of words for [`super::RuleSet::deny_candidates`]. In this key, the program is a file name without a
-/// directory.
+/// Returns the words of a command as a key for [`super::RuleSet::deny_candidates`]. In this key, the program is a file
+/// name without a directory.
 pub(super) fn key_by_base_name<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key_of_words(words.enumerate().map(|(index, word)| if index == 0 { super::base_name(word) } else { word }))
 }
 
-/// Returns the name of a rule as a key. The key ends with a delimiter, so it is not a prefix of the key of a longer
-/// name.
+/// Returns the name of a rule as a key. Because of the delimiter at its end, the key of `restart` is not a prefix of
+/// the key of `restart-all`.
 pub(super) fn key_of_name(name: &str) -> String {
     key_of_words(std::iter::once(name))
 }

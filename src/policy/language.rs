@@ -1,16 +1,18 @@
 //! Analyses the words that a rule admits. The analysis is exact: it covers all values of the patterns, not only
 //! examples.
 //!
-//! A [`Scanner`] is a small automaton that reads a word from left to right and finds a feature. Examples of features
-//! are a segment `..` and a dash at the beginning. [`Words`] applies a scanner to all words of a template. The scanner
-//! reads constant text as it is. For a parameter, the search advances the scanner and the automaton of the parameter's
-//! pattern together. It visits pairs of their states (the product of the automata). The result is exact, also with
-//! `maxLength`, and contains a short word that has the feature.
+//! A [`Scanner`] is a small automaton that finds a feature in a word, for example a segment `..` or a dash at the
+//! beginning. [`Words`] applies a scanner to all words of a template, and returns a short word that has the feature.
+//! For a parameter, the search visits pairs of states: one state of the scanner, and one state of the pattern's
+//! automaton (the product of the automata).
 //!
-//! The work is bounded. A product is searched at most once for each parameter and each state in which the scanner
-//! reaches the parameter. The maximum number of states of a product is the number of the pattern's states times the
-//! number of the scanner's states. `COMPILED_BYTES` in `pattern.rs` limits the size of the pattern's automaton. If a
-//! parameter occurs twice in a word, the search chooses the two values independently.
+//! # Guarantees
+//! - A product is searched at most once for each parameter and each state in which the scanner reaches the parameter.
+//! - The number of pairs is at most the number of the pattern's states times the number of the scanner's states.
+//!   `COMPILED_BYTES` in `pattern.rs` limits the size of the pattern's automaton.
+//!
+//! # Caveats
+//! If a parameter occurs twice in a word, the search chooses the two values independently.
 
 pub(super) mod paths;
 pub(super) mod scanner;
@@ -29,7 +31,7 @@ use scanner::{Class, Scanner, ScannerState};
 pub(super) struct Words<'r> {
     parameters: &'r [ParameterSpec],
     scanner: &'r Scanner,
-    /// Function that returns true if the bytes of a parameter's values count as chosen by the requester.
+    /// Function that returns true if the requester chooses the values of a parameter.
     is_free: fn(&ValueSpec) -> bool,
     automata: BTreeMap<usize, Rc<Automaton>>,
     outcomes: BTreeMap<(usize, ScannerState), Rc<[Outcome]>>,
@@ -60,7 +62,7 @@ impl<'r> Words<'r> {
         Self { parameters, scanner, is_free, automata: BTreeMap::new(), outcomes: BTreeMap::new() }
     }
 
-    /// Returns a short word for each feature that the scanner finds in the words of `template`.
+    /// Returns a short word for each feature that the scanner finds in the words that `template` admits.
     ///
     /// # Errors
     /// PatternTooLarge if the automaton of a pattern is too large. The rule is then out of force.
@@ -121,8 +123,8 @@ impl<'r> Words<'r> {
         for (place, value) in &chosen {
             values.insert(*place, value.to_string());
         }
-        // If a parameter occurs twice, the search chose two values for it, but a word has only one. Both placeholders
-        // get the value with which the word has the feature.
+        // If a parameter occurs twice, the search perhaps chose two different values. Both placeholders get the value
+        // with which the scanner finds its feature.
         if !self.finds(template, &values) {
             let with = |(place, value): &(usize, Rc<str>)| {
                 let one = [(*place, value.to_string())];
@@ -186,8 +188,8 @@ impl<'r> Words<'r> {
     }
 }
 
-/// Automaton of a pattern. The scanner does not distinguish the bytes of a class, so the automaton has only one byte of
-/// each class.
+/// Automaton of a pattern. Each byte in the automaton stands for a class: all bytes that the scanner does not
+/// distinguish.
 struct Automaton {
     nodes: Vec<Node>,
     start: usize,
@@ -216,8 +218,8 @@ impl Automaton {
         Self { nodes, start: nfa.start_anchored().as_usize() }
     }
 
-    /// Returns the possible states of the scanner after a value of the pattern. The state with the shortest value is
-    /// first. The search is breadth first, so it reaches each pair of a node and a state with the fewest bytes.
+    /// Returns the possible states of the scanner after a value of the pattern, each with its shortest value. Shorter
+    /// values come first, because the search is breadth first.
     fn outcomes(&self, scanner: &Scanner, from: ScannerState, is_free: bool, longest: usize) -> Vec<Outcome> {
         let width = scanner.states();
         let mut seen = vec![false; self.nodes.len() * width];
@@ -299,8 +301,8 @@ impl Node {
         node
     }
 
-    /// Adds transitions to the node `next`, with one byte for each class. Prefers a lower-case letter, because an
-    /// example with letters is easier to read.
+    /// Adds transitions from this node to the node `next`, with one byte for each class. Prefers lower-case letters, so
+    /// that examples are easy to read.
     fn add(&mut self, first: u8, last: u8, next: usize, scanner: &Scanner) {
         let rank = |byte: u8| (!byte.is_ascii_lowercase(), !byte.is_ascii_alphanumeric());
         for byte in first..=last {

@@ -35,12 +35,12 @@ pub fn lint(whitelist: &Whitelist) -> Findings {
 /// 1 ms, so all comparisons take up to about 4 s.
 const MAX_PAIRS: usize = 4096;
 
-/// Checks a Whitelist together with the other Whitelists of its namespace in the cluster. Compares its Deny rules with
-/// the Allow rules of all these Whitelists. If there are more than 4096 pairs of a Deny and an Allow, skips the
-/// comparison. (`writ lint` compares any number of pairs.) `compiled` is the result of compiling `whitelist`.
+/// Checks a Whitelist together with `others`, the Whitelists of its namespace. Compares the Deny rules of the Whitelist
+/// with the Allow rules of all these Whitelists, if there are at most 4096 pairs of a Deny and an Allow. `compiled` is
+/// the result of compiling `whitelist`.
 ///
-/// The result depends only on the specs of these Whitelists. A caller can therefore reuse the result while `record`
-/// (name, UID and generation) of `compiled` and of all `others` stays the same.
+/// A caller can reuse the result while `record` (name, UID and generation) of `compiled` and of all `others` stays the
+/// same.
 pub fn lint_among(whitelist: &Whitelist, compiled: &CompiledWhitelist, others: &[Arc<CompiledWhitelist>]) -> Findings {
     let mut findings = lint_alone(whitelist, compiled);
     let others = others.iter().map(Arc::as_ref).filter(|other| other.record.name != compiled.record.name);
@@ -129,8 +129,12 @@ fn rule_warnings(rule: &WhitelistRule) -> Vec<Warning> {
     messages.into_iter().map(|message| Warning { rule: rule.name.clone(), message }).collect()
 }
 
-/// Returns true if a requester can perhaps give a variable a value that the author did not intend. Returns false for an
-/// enum, because the author chose each of its values.
+/// Returns true if the pattern of a variable admits values that the author perhaps did not intend:
+///
+/// - Values that contain a space, `/` or `=`, or begin with a dash.
+/// - Any value that is not a number, if the name of the variable suggests code or a program.
+///
+/// Returns false for harmless variables, and for an enum.
 fn is_doubtful(name: &str, parameter: &Parameter) -> bool {
     let Some(text) = parameter.pattern.as_ref().filter(|_| !environment::is_harmless(name)) else { return false };
     let Ok(pattern) = super::pattern::Pattern::compile(name, text) else { return false };

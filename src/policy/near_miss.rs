@@ -2,9 +2,13 @@
 //! and the readers of the policy get different texts.
 //!
 //! # Guarantees
-//! The text for the requester shows no text, pattern or value of a rule. It does not show which part of a guessed word
-//! was correct. It shows names of rules and parameters, and the maximum timeout, because requesters need them for
-//! requests. If only the directory of the program differs, the text says so.
+//! The text for the requester shows facts that requesters need for their requests:
+//!
+//! - Names of rules and parameters, and the maximum timeout.
+//! - A difference in the directory of the program, if there is no other difference.
+//!
+//! The text for the requester shows no text, pattern or value of a rule. A requester who guesses a word cannot find out
+//! which part of the word was correct.
 
 mod other_way;
 
@@ -26,7 +30,7 @@ use other_way::OtherWay;
 pub(super) enum Mismatch {
     /// The request names another rule.
     OtherRule,
-    /// The text or the words differ, or a parameter does not admit a value.
+    /// The text or the words of the request differ from the rule, or a parameter does not admit its value.
     Command(TemplateMismatch),
     /// The request names a parameter that the rule does not have.
     UndeclaredParameter,
@@ -48,23 +52,23 @@ pub(super) enum Mismatch {
 
 /// Nearest rules among the rules considered so far.
 pub(super) struct NearestRules<'a> {
-    /// Key of the request in the index. The part of the request that matched a rule is a prefix of the key.
+    /// Key of the request in the index. Matched bytes are counted from the beginning of this key.
     key: &'a str,
     /// Character that ends a word in the key.
     end_of_word: char,
     /// Nearest rule by matched bytes, for readers of the policy.
     for_policy_reader: Option<Near<'a>>,
-    /// Nearest rule by whole words, for the requester. The choice of this rule must not show which part of a word was
-    /// correct.
+    /// Nearest rule by whole words, for the requester. Parts of words do not count, so that nobody can guess a word
+    /// byte by byte.
     for_requester: Option<Near<'a>>,
-    /// True if the texts of several rules are equally near.
+    /// True if several rules are equally near to the request.
     is_tied: bool,
 }
 
 type Near<'a> = (&'a CompiledWhitelist, &'a CompiledRule, Mismatch);
 
 impl Mismatch {
-    /// Returns the nearness: the number of the step of the decision that failed, and the progress within this step.
+    /// Returns the nearness: the number of the failed step of the decision, and the progress within this step.
     fn nearness(self) -> (u8, usize) {
         match self {
             Mismatch::OtherRule => (0, 0),
@@ -91,7 +95,7 @@ impl<'a> NearestRules<'a> {
         Self { key, end_of_word, for_policy_reader: None, for_requester: None, is_tied: false }
     }
 
-    /// Returns the length, in bytes, of the whole words within the first `matched` bytes of the key.
+    /// Rounds a number of matched bytes of the key down to the end of a word.
     fn words(&self, matched: usize) -> usize {
         let part = self.key.get(..matched).unwrap_or_default();
         part.rfind(self.end_of_word).map_or(0, |end| end + 1)
@@ -125,8 +129,8 @@ impl<'a> NearestRules<'a> {
         }
     }
 
-    /// Considers rules whose prefix differs from the request, and chooses the rules with the longest common prefix. The
-    /// index excluded these rules, so nothing has compared them with the request yet.
+    /// Considers the rules that have the longest common prefix with the request. Other searches skip these rules,
+    /// because the request does not begin with their whole prefix.
     pub fn consider_prefix_matches(&mut self, rules: &'a RuleSet, index: &PrefixIndex) {
         let Some(matched) = index.longest_common_prefix(self.key) else { return };
         let alike = |matched: usize| {
@@ -236,7 +240,8 @@ fn no_similar_rule(rules: &RuleSet, request: &Request) -> String {
     }
 }
 
-/// Returns a hint that the matching rule is perhaps out of force. Empty if no rule is out of force.
+/// Returns a hint with the number of rules out of force, because one of these rules would perhaps match the request.
+/// Empty if no rule is out of force.
 fn invalid_rule_hint(rules: &RuleSet) -> String {
     match rules.whitelists().iter().map(|whitelist| whitelist.invalid_rules.len()).sum::<usize>() {
         0 => String::new(),
@@ -360,7 +365,7 @@ fn words(rule: &CompiledRule) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Describes the first difference of an argument vector and the words of a rule.
+/// Describes the first difference between an argument vector and the words of a rule.
 fn difference(rule: &CompiledRule, argv: &[String]) -> String {
     let mut values = vec![None; rule.parameters.len()];
     let mut equal = 0;

@@ -1,9 +1,11 @@
-//! Refuses values that a program can read as an option. These are values with `-` at the beginning of a word, unless an
-//! earlier `--` certainly ends the options.
+//! Refuses values that a program can read as an option: values with `-` at the beginning of a word. If an earlier `--`
+//! certainly ends the options, such values are permitted.
 //!
 //! A `--` after an option can be the value of this option. In `tar -xf -- {x}`, tar reads an archive named `--`, and
-//! `{x}` can be an option again. Only the program knows which options take a value. A `--` therefore counts only after
-//! a word that is not an option, or after an option that is known to take no value (see [`flags`]).
+//! `{x}` can be an option again. A `--` therefore counts only after one of these words:
+//!
+//! - The program, or another word that is not an option.
+//! - An option that is known to take no value (see [`flags`]).
 
 use super::RuleError;
 use super::language::Words;
@@ -71,8 +73,8 @@ pub(super) fn swallowed_dashes(run: &[Template], parameters: &[ParameterSpec]) -
     })
 }
 
-/// Returns a parameter in the first word after the program, if the program reads this word as options without a dash:
-/// `tar {mode} a.tar`.
+/// Returns a parameter with a pattern in the first word after the program, if the program reads this word as options
+/// even without a dash. An example is `mode` in `tar {mode} a.tar`.
 pub(super) fn chosen_bundle<'p>(run: &[Template], parameters: &'p [ParameterSpec]) -> Option<&'p ParameterSpec> {
     let [program, first, ..] = run else { return None };
     let mut places = first.placeholders().filter_map(|place| parameters.get(place));
@@ -80,7 +82,8 @@ pub(super) fn chosen_bundle<'p>(run: &[Template], parameters: &'p [ParameterSpec
     places.find(|parameter| is_bundle && parameter.values.is_pattern())
 }
 
-/// Returns false only if no value begins with a dash. In this case, the slow check of the automaton is not necessary.
+/// Returns true if the pattern admits a dash at the beginning of a value. Only such a pattern needs the slow check of
+/// the automaton.
 fn may_begin_with_a_dash(parameter: &ParameterSpec) -> bool {
     parameter.values.pattern().is_some_and(|pattern| pattern.first.contains(b'-'))
 }
@@ -110,7 +113,7 @@ impl<'r> Ends<'r> {
         !programs::ignores_double_dash(self.program) && !flags::passes_words_on(self.program)
     }
 
-    /// Returns the state before the word with this index. Indexes must not decrease from call to call.
+    /// Returns the state of the options before the word with this index. Indexes must not decrease from call to call.
     fn at(&mut self, index: usize) -> Ended {
         while self.next < index {
             let word = self.run.get(self.next).and_then(Template::constant);
@@ -130,11 +133,10 @@ impl<'r> Ends<'r> {
         self.ended.clone()
     }
 
-    /// Returns the state after a `--` at this index.
+    /// Returns the state of the options after a `--` at this index.
     fn dashes_at(&self, index: usize) -> Ended {
         if self.before(index) == Some("--") {
-            // After two `--`, the options have ended in any case: the first `--` ends them, or it is the value of an
-            // option and the second `--` ends them.
+            // After two `--`, the options have ended, even if the first `--` is the value of an option.
             return Ended::Yes;
         }
         match self.taker(index) {
@@ -143,7 +145,8 @@ impl<'r> Ends<'r> {
         }
     }
 
-    /// Returns the word of the same program directly before this index. Returns `None` if that word is not constant.
+    /// Returns the word directly before this index. Returns `None` if that word is not constant, or is not an argument
+    /// of `program`.
     fn before(&self, index: usize) -> Option<&'r str> {
         let before = index.checked_sub(1).filter(|before| *before >= self.start)?;
         self.run.get(before).and_then(Template::constant)
@@ -170,8 +173,8 @@ impl<'r> Ends<'r> {
         for piece in word.pieces() {
             match piece {
                 Piece::Text(part) => text.push_str(part),
-                // A word that begins with a value of a pattern is not an option: `check` has refused patterns that
-                // admit a dash there.
+                // At the beginning of a word, only a value of an enum can begin with a dash: `check` has refused
+                // patterns that admit a dash there.
                 Piece::Placeholder(place) => {
                     let values = self.parameters.get(place).map(|parameter| &parameter.values);
                     let listed = values.and_then(|values| values.enum_values()).unwrap_or_default();

@@ -44,23 +44,20 @@ fn may_be_dots(values: &ValueSpec) -> bool {
     values.keeps_out_parent_directory() && values.bytes.contains(b'.')
 }
 
-/// Returns false only if no value can make a segment `..`. In this case, the slow check is not necessary. In most words
-/// the requester cannot choose dots.
+/// Returns false only if no value can make a forbidden segment `..`. The slow check is then not necessary.
 fn may_have_dots(word: &Template, parameters: &[ParameterSpec]) -> bool {
     let values = |place: usize| parameters.get(place).map(|parameter| &parameter.values);
     let has_free = word.placeholders().any(|place| values(place).is_some_and(ValueSpec::keeps_out_parent_directory));
     let mut texts = word.pieces();
     has_free
         && texts.any(|piece| match piece {
-            // In `/srv/..{p}`, both dots are in the text. If the text has only one dot, a value must contain the other
-            // dot, and the next match arm finds the value.
+            // Both dots can be in the text, as in `/srv/..{p}`. Otherwise, a value contains a dot (next match arm).
             Piece::Text(text) => text.contains(".."),
             Piece::Placeholder(place) => values(place).is_some_and(|values| values.bytes.contains(b'.')),
         })
 }
 
-/// Returns the parameter to report: the first parameter whose value is a part of the segment `..`. For this check, the
-/// values of the other parameters count as constant text.
+/// Returns the parameter to report: the first parameter whose value is a part of the segment `..`.
 fn culprit<'p>(word: &Template, parameters: &'p [ParameterSpec], example: &Example) -> Option<&'p ParameterSpec> {
     let is_kept_out =
         |place: &usize| parameters.get(*place).is_some_and(|parameter| parameter.values.keeps_out_parent_directory());

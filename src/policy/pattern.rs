@@ -17,7 +17,8 @@ const COMPILED_BYTES: usize = 64 * 1024;
 /// Maximum size of the cache of one search, in bytes. A search that needs more cache evicts entries. If eviction is not
 /// enough, the search continues without a cache and is 30 times slower.
 const SEARCH_BYTES: usize = 128 * 1024;
-/// Maximum depth of nested groups. Functions traverse the tree recursively, so this depth limits the recursion.
+/// Maximum depth of nested groups. Functions traverse the syntax tree of a pattern recursively, so this depth limits
+/// the recursion.
 const NESTING: u32 = 32;
 /// Maximum length of a pattern, in bytes.
 const PATTERN_BYTES: usize = 1024;
@@ -112,14 +113,14 @@ impl Pattern {
             .configure(config)
             .build_from_hir(&whole)
             .map_err(|_| RuleError::PatternTooLarge { field: field() })?;
-        // The example is built only after the check of the size, because it repeats parts of the pattern. A short
-        // pattern such as `(a?){4294967295}` can repeat its parts billions of times.
+        // The example repeats parts of the pattern, for example billions of times for `(a?){4294967295}`. The size is
+        // therefore checked first.
         let mut example = Vec::new();
         if least <= PATTERN_BYTES {
             write_example(&tree, &mut example);
         }
-        // A pattern that matches only very long values has no example: the text stays empty, and the pattern does not
-        // match it.
+        // If all values are too long, `example` is empty. The filter then removes the example, because the pattern does
+        // not match the empty text.
         let example = String::from_utf8(example).ok().filter(|example| regex.is_match(example.as_bytes()));
         Ok(Self { regex, text: text.to_owned(), example, bytes, first, empty: least == 0 })
     }
@@ -137,8 +138,8 @@ impl Pattern {
         NFA::compiler().configure(config.nfa_size_limit(Some(COMPILED_BYTES))).build_from_hir(&tree).ok()
     }
 
-    /// Returns the memory of the forward automaton, in bytes. `regex` needs twice as much, because it also contains an
-    /// unused backward automaton of the same size. Each concurrent search needs up to [`SEARCH_BYTES`] in addition.
+    /// Returns the memory of the forward automaton, in bytes: half of the memory of `regex`. The other half is an
+    /// unused backward automaton. The cache of each search (at most [`SEARCH_BYTES`]) is not included.
     pub fn memory(&self) -> usize {
         self.regex.memory_usage() / 2
     }
@@ -149,7 +150,7 @@ pub(super) fn tree(text: &str) -> Option<Hir> {
     parse(text).ok()
 }
 
-// The caller immediately converts this large error into a small error.
+// The error type is large, but every caller drops the error or converts it into a small error.
 #[allow(clippy::result_large_err, reason = "it does not leave this file")]
 fn parse(text: &str) -> Result<Hir, regex_syntax::Error> {
     // Unicode is off, because values are ASCII. `\w` is then only [0-9A-Za-z_].

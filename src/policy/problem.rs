@@ -6,8 +6,7 @@ use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RedactionError};
 /// Reason why a rule is out of force.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RuleError {
-    /// Field that this version of Writ does not know. The field could limit the rule, so Writ must not use the rule
-    /// without the field.
+    /// Field that this version of Writ does not know. The rule is out of force, because the field could limit the rule.
     #[error("{field} is not known to this version of writ; is it misspelt? else upgrade writ, or remove it")]
     UnknownField {
         /// Name of the field.
@@ -16,8 +15,7 @@ pub enum RuleError {
     /// `run` has no words, or more words than the maximum.
     #[error("run must have 1 to {MAXIMUM_WORDS} words")]
     RunLength,
-    /// Program that is not a constant absolute path, or whose path contains `..`, `.`, `//` or `=`, or ends in `/`.
-    /// Without an absolute path, the search path would decide which file runs.
+    /// Program that is not a constant absolute path, or that contains `..`, `.`, `//` or `=`, or ends in `/`.
     #[error(
         "run[0] must be a constant absolute path without `..`, `.`, `//` and `=`, and must not end in `/`: write out where the program is, for example /usr/bin/systemctl"
     )]
@@ -104,7 +102,7 @@ pub enum RuleError {
         /// Remedy.
         remedy: &'static str,
     },
-    /// Parameter without a description of its values, or with several descriptions.
+    /// Parameter or variable that does not have exactly one of `enum`, `integer` and `pattern`, or has an empty `enum`.
     #[error("{field} must have exactly one of enum (with at least one value), integer and pattern")]
     NotExactlyOneKind {
         /// Path of the field.
@@ -184,8 +182,8 @@ pub enum RuleError {
         /// Remedy.
         remedy: &'static str,
     },
-    /// Parameter that admits a value that a program would read as an option. There is a `--` before the parameter, but
-    /// the `--` can be the value of an option.
+    /// Parameter that admits a value that a program would read as an option. The `--` before the parameter does not
+    /// prevent this, because the `--` can be the value of an option.
     #[error(
         "the parameter {name} admits {value:?} at the beginning of a word of run, which the program would take for an option: \
          the -- before it may be the value of {option}; begin the pattern with a letter, a digit or _, for example \
@@ -209,7 +207,7 @@ pub enum RuleError {
     ParentDirectory {
         /// Path of the parameter or the variable.
         field: String,
-        /// Word of `run`, or name of the variable.
+        /// Position of the word (`run[INDEX]`), or name of the variable.
         place: String,
         /// Example of the word or the variable, with a value that the pattern admits.
         word: String,
@@ -240,8 +238,7 @@ pub enum RuleError {
         /// Name of the variable.
         name: String,
     },
-    /// Variable without an enum, although programs read a program, code or a configuration from the variable. The
-    /// author must list the values of such a variable.
+    /// Variable that needs an enum, because programs read a program, code or a configuration from the variable.
     #[error(
         "environment.{name} must have enum: programs take a program, an option, code or a configuration from that variable, so the \
          rule has to list the values that are meant"
@@ -268,8 +265,7 @@ pub enum RuleError {
         /// Name of the subject.
         name: String,
     },
-    /// Selector whose operator and values do not fit, for example `In` without values. Kubernetes would refuse it as
-    /// well.
+    /// Selector with an operator that does not fit its values, for example `In` without values.
     #[error("machineSelector: {key}: In and NotIn must have values, Exists and DoesNotExist none")]
     Selector {
         /// Name of the label.

@@ -1,12 +1,15 @@
-//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem. Only tools that a user
-//! runs and waits for may use this search, because no maximum limits the total cost of the patterns of all rules.
+//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem.
+//!
+//! # Caveats
+//! The total cost of the patterns has no maximum here, so the search can take long. Only tools that a user runs may
+//! therefore use it. The controller must not use it.
 
 use crate::api::whitelist::{Effect, WhitelistRule};
 
 use super::values::{ValueSpec, ValueUse};
 use super::{InvalidRule, RuleError, checks, subjects};
 
-/// Returns the problem of a rule out of force, and the problems of its other fields.
+/// Returns all problems of a rule out of force: first the problem of `broken`, then the problems of other fields.
 pub fn all_problems(rule: &WhitelistRule, namespace: &str, broken: &InvalidRule) -> Vec<InvalidRule> {
     let mut found = vec![broken.problem.clone()];
     let mut note = |checked: Result<(), RuleError>| {

@@ -1,13 +1,11 @@
-//! Checks parameters with which a requester could choose the program or the code to run. A program can read a word as a
-//! program, as code, or as a file that defines what to run. In such a word, a rule may have a parameter only if the
-//! author of the rule listed the values.
+//! Checks parameters with which a requester could choose the program or the code to run. For example, in
+//! `sudo {command}`, the author of the rule must list the values of `command`.
 //!
 //! [`table`] describes the known programs. [`walk`] reads the words of a rule in the same way as the program.
-//! [`verdict`] decides if a parameter is permitted in a word. A copy or a link of a program under another name has no
-//! description, so Writ treats it as an unknown program.
+//! [`verdict`] decides if a parameter is permitted in a word. A copy or a link of a known program under another name
+//! counts as an unknown program.
 //!
-//! The checks do not limit the author of a rule, who may allow anything. They prevent rules that allow more than the
-//! author intended.
+//! The checks prevent rules that allow more than their author intended. An author can still allow anything on purpose.
 
 mod telling_names;
 mod verdict;
@@ -21,8 +19,8 @@ use verdict::Verdict;
 pub(super) use verdict::is_free;
 use walk::{Use, Word};
 
-/// Maximum number of combinations of enum values, if all combinations are checked. If there are more, Writ checks only
-/// as many combinations as it needs to use each value once.
+/// Maximum number of combinations of enum values that Writ checks. If a rule has more, Writ checks only some
+/// combinations, and each value occurs in at least one of them.
 const COMBINATIONS: usize = 32;
 
 /// Returns an error for the first use of a parameter with which the requester chooses the program or the code to run.
@@ -59,8 +57,7 @@ pub(super) fn is_described(run: &[Template]) -> bool {
     run.first().and_then(Template::constant).is_some_and(|program| table::find(program).is_some())
 }
 
-/// Returns true for a program that runs another program or a script, if the words of the other program follow the words
-/// of the first program.
+/// Returns true for a program that has another program or a script as an argument, for example `nice /bin/rm`.
 pub(super) fn runs_other_programs(path: &str) -> bool {
     let has_others = |roles: &[Role]| roles.iter().any(|role| matches!(role, Role::Command | Role::Script));
     table::find(path).is_some_and(|(_, known)| has_others(&known.operands) || has_others(known.rest.as_slice()))
@@ -84,9 +81,13 @@ fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     uses
 }
 
-/// Returns the words of the rule once for each combination of enum values. If there are more than [`COMBINATIONS`]
-/// combinations, returns only as many lists as the longest enum has values. In each list, a mark stands for the value
-/// of a free parameter. A parameter that has no enum and is not free has an example value.
+/// Returns the words of the rule for each combination of enum values. If there are more than [`COMBINATIONS`]
+/// combinations, returns only some of them, and each value occurs in at least one.
+///
+/// A parameter without an enum has the same text in all combinations:
+///
+/// - A free parameter has its mark (see [`Word::mark`]).
+/// - Any other parameter has an example value.
 fn readings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Vec<Word>> {
     let values: Vec<Vec<String>> = parameters
         .iter()

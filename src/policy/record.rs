@@ -34,7 +34,7 @@ impl Decision {
 
 /// Returns the SHA-256 of all fields of a record except the digest and the time.
 fn digest(record: &DecisionRecord) -> String {
-    // The conversion cannot fail, because all keys are text. If it failed, the empty digest would match no record.
+    // The conversion cannot fail, because all keys are text. An empty digest matches no record.
     let Ok(Value::Object(mut fields)) = serde_json::to_value(record) else { return String::new() };
     fields.remove("digest");
     fields.remove("decidedTime");

@@ -1,15 +1,19 @@
 //! Compiles the `redact` patterns of a rule, and replaces their matches in lines of output.
 //!
 //! # Guarantees
-//! **Every match of a pattern within a line is replaced**, whatever else is replaced in the line. Each pattern is
-//! matched with the original line, so no pattern hides a match of another pattern. Some patterns would break this
-//! guarantee: patterns that match the empty text, need a newline, or are too large to search for. Compiling refuses
-//! these patterns.
+//! **Every match of a pattern within a line is replaced.** Each pattern is matched with the original line, so no
+//! pattern hides a match of another pattern. Compiling refuses patterns that would break this guarantee:
 //!
-//! Patterns match bytes, because output can contain any bytes. `.` and `\S` also match bytes that are not ASCII. `^`
-//! and `$` match the ends of the line. A pattern matches at the leftmost position, with the first alternative that
-//! matches there. For example, `foo|foobar` leaves `bar` of `foobar`. A search takes linear time and bounded memory. If
-//! a line needs more searches than the maximum, the whole rest of the line is replaced.
+//! - Patterns that match the empty text.
+//! - Patterns that need a newline.
+//! - Patterns that are too large to search for.
+//!
+//! # Matching
+//! - Patterns match bytes. `.` and `\S` also match bytes that are not ASCII. `^` and `$` match the ends of the line.
+//! - A pattern matches at the leftmost position, with the first alternative that matches there. For example,
+//!   `foo|foobar` leaves `bar` of `foobar`.
+//! - A search takes linear time and bounded memory. If a line needs more searches than the maximum, the whole rest of
+//!   the line is replaced.
 
 use std::ops::Range;
 
@@ -28,8 +32,8 @@ pub const MAXIMUM_PATTERN_BYTES: usize = 256;
 /// Replacement of every redacted part. Its length does not depend on the part.
 pub const REDACTED: &[u8] = b"***";
 
-/// Maximum size of the automaton of a pattern, in bytes. This size is enough for over 100 repetitions of a class. With
-/// this size, the slowest search is still as fast as a machine sends output.
+/// Maximum size of the automaton of a pattern, in bytes. This size is enough for over 100 repetitions of a class. At
+/// this size, even the slowest search is as fast as a machine sends output.
 const AUTOMATON_BYTES: usize = 16 << 10;
 /// Maximum depth of nested groups. Functions traverse a pattern recursively, so this depth limits the recursion.
 const NESTING: u32 = 32;
@@ -38,10 +42,12 @@ const NESTING: u32 = 32;
 const SEARCH_BYTES: usize = 128 << 10;
 /// Maximum number of matches of one pattern in one line.
 const MATCHES: usize = 256;
-/// Maximum number of bytes that the searches in one line read, for all patterns together. The first search of each
-/// pattern does not count. To find a match, a search can read to the end of the line, even if the match is near the
-/// beginning. Without a maximum, the work for a hostile line would grow with the square of its length. This value is 4
-/// times the longest line. With the worst patterns, a hostile line delays other work of the process by about 0.16 s.
+/// Maximum number of bytes that the searches in one line read, for all patterns together: 4 times the longest line. The
+/// first search of each pattern does not count.
+///
+/// Without this maximum, the work for a hostile line would grow with the square of its length, because each search can
+/// read to the end of the line. With the worst patterns, a hostile line delays other work of the process by about
+/// 0.16 s.
 const MAX_SEARCH_BYTES: usize = 256 << 10;
 
 /// Compiled patterns of a rule. Without patterns, nothing is replaced.
@@ -72,8 +78,7 @@ pub enum PatternError {
     /// The pattern is empty or too long.
     #[error("must have 1 to {MAXIMUM_PATTERN_BYTES} characters")]
     Length,
-    /// The pattern contains a byte that is not printable ASCII. A reader could not see the byte, or could confuse it
-    /// with another byte.
+    /// The pattern contains a byte that is not printable ASCII, so a reader could misread the pattern.
     #[error("must be printable ASCII, but has byte 0x{byte:02x} at {position}; write it as \\x{byte:02x}")]
     Unprintable {
         /// Position of the byte, counted from 0.
@@ -96,8 +101,7 @@ pub enum PatternError {
     /// The pattern has a part that cannot match any text.
     #[error("has a part that can match no text; correct it")]
     MatchesNothing,
-    /// The pattern contains a newline and would match nowhere, because each line is matched separately, without its
-    /// newline.
+    /// The pattern contains a newline, but lines are matched without their newlines. The pattern would match nowhere.
     #[error("has a newline, but each line is matched by itself, without its newline; describe each line by itself")]
     SpansLines,
     /// The automaton of the pattern is too large to search with.
@@ -136,13 +140,13 @@ impl Redaction {
 #[derive(Clone, Debug)]
 pub struct LineRedactor {
     searches: Vec<(Regex, Cache)>,
-    /// Matches in the current line. This is a field so that its memory is reused for the next line.
+    /// Matches in the current line. They are in a field, so that the next line reuses their memory.
     found: Vec<Range<usize>>,
 }
 
 impl LineRedactor {
-    /// Appends a line, without its newline, to `output`. [`REDACTED`] replaces each match. If matches overlap or touch
-    /// each other, one [`REDACTED`] replaces the whole group.
+    /// Appends a line, without its newline, to `output`. [`REDACTED`] replaces each match. If matches overlap or touch,
+    /// one [`REDACTED`] replaces all of them.
     pub fn redact(&mut self, line: &[u8], output: &mut Vec<u8>) {
         let ends = line.iter().rev().take_while(|byte| **byte == b'\r').count();
         // Terminals and Windows end a line with `\r\n`. `$` must therefore match before the `\r`.
@@ -155,7 +159,7 @@ impl LineRedactor {
         self.found.sort_unstable_by_key(|range| range.start);
         let mut done = 0;
         for range in &self.found {
-            // If a range touches or overlaps the previous range, one replacement covers both.
+            // A match that touches or overlaps the previous match gets no second replacement.
             if range.start > done || done == 0 {
                 output.extend_from_slice(content.get(done..range.start).unwrap_or_default());
                 output.extend_from_slice(REDACTED);
@@ -167,8 +171,8 @@ impl LineRedactor {
     }
 }
 
-/// Finds the matches of a pattern in a line, from left to right. If the number of matches or of bytes reaches its
-/// maximum, the whole rest of the line counts as a match.
+/// Finds the matches of a pattern in a line, from left to right. If the maximum number of matches or of read bytes is
+/// reached, the whole rest of the line counts as a match.
 fn find(pattern: &Regex, cache: &mut Cache, line: &[u8], budget: &mut usize, found: &mut Vec<Range<usize>>) {
     let (mut at, mut matches) = (0, 0);
     while at < line.len() {

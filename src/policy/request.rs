@@ -27,8 +27,8 @@ pub enum CommandForm {
     Rule(RuleRequest),
 }
 
-/// Reason why a spec is not a valid request. The schema of the CRD already refuses most of these specs. The policy
-/// checks requests again, because somebody can edit the CRD.
+/// Reason why a spec is not a valid request. The schema of the CRD refuses most of these specs, but somebody can edit
+/// the CRD.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RequestError {
     /// The spec has no form of command, or several forms.

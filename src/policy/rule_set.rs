@@ -22,14 +22,14 @@ struct Rules {
     by_words: PrefixIndex,
     by_base_name: PrefixIndex,
     by_name: PrefixIndex,
-    /// Index for near misses, by the text before the first placeholder. A request therefore finds a similar rule even
-    /// if no enum of the rule lists the value in the request.
+    /// Index for near misses, by the text before the first placeholder. The index has no enum values. A request with an
+    /// unknown value therefore also finds the rule.
     similar_texts: PrefixIndex,
     similar_words: PrefixIndex,
     deny_rules: RulePositions,
     forbidden_texts: PrefixIndex,
-    /// Index by the name of the program without its directory, because a Deny also matches other paths of the same
-    /// program.
+    /// Index of the `run` of Deny rules. In this index, each program is a file name without a directory, because a Deny
+    /// also matches other paths of the same program.
     forbidden_words: PrefixIndex,
     /// Deny rules without `match` and `run`. They are in no index, so every request is matched against them.
     unindexed_denies: Vec<usize>,
@@ -76,7 +76,7 @@ impl RuleSet {
         &self.0.whitelists
     }
 
-    /// Returns true if an Allow rule or, with `Effect::Deny`, a Deny rule in force names a group in its `subjects`.
+    /// Returns true if a rule in force with this effect names a group in its `subjects`.
     pub fn names_group(&self, effect: Effect) -> bool {
         self.whitelists().iter().any(|whitelist| whitelist.names_group(effect))
     }
@@ -101,13 +101,14 @@ impl RuleSet {
         in_order(|found| index.rules_with_prefix_of(key, found))
     }
 
-    /// Returns the positions of the Allow rules that can run these words. In `key`, the program has no directory.
+    /// Returns the positions of the Allow rules whose `run` can match the words of `key`, with the program in any
+    /// directory. For example, `rm` in `key` finds a rule for `/bin/rm`.
     pub(super) fn with_base_name(&self, key: &str) -> Vec<usize> {
         in_order(|found| self.0.by_base_name.rules_with_prefix_of(key, found))
     }
 
-    /// Returns the index of the Allow rules by the text before the first placeholder. Returns `None` for
-    /// [`LookupKind::Name`]: if a request names its rule, no index is searched for similar rules.
+    /// Returns the index in which Writ searches for near misses. Returns `None` for [`LookupKind::Name`], because the
+    /// request already names its rule.
     pub(super) fn prefix_index(&self, lookup: LookupKind) -> Option<&PrefixIndex> {
         match lookup {
             LookupKind::Text => Some(&self.0.similar_texts),
@@ -121,8 +122,8 @@ impl RuleSet {
         !self.0.deny_rules.is_empty()
     }
 
-    /// Returns the Deny rules that can match these texts or words, in order. The words are keys in which the program
-    /// has no directory.
+    /// Returns the Deny rules that can match one of these texts or commands, in order of precedence. Each item of
+    /// `words` is the key of one command. The first word of the key is the program without its directory.
     pub(super) fn deny_candidates<'a>(
         &'a self,
         texts: impl Iterator<Item = &'a str>,
@@ -169,7 +170,7 @@ fn places(
     whitelists.iter().enumerate().flat_map(of_one).collect()
 }
 
-/// Returns the found positions, sorted and without repetitions.
+/// Returns the positions that `find` adds, sorted and without repetitions.
 pub(super) fn in_order(find: impl FnOnce(&mut Vec<usize>)) -> Vec<usize> {
     let mut found = Vec::new();
     find(&mut found);
@@ -187,7 +188,9 @@ fn index<'a>(
     PrefixIndex::new(rules.enumerate().flat_map(of_one))
 }
 
-/// Returns the constant prefixes of the rule's text, at most `most`. Returns no prefix if the rule has no text.
+/// Returns the constant prefixes of the rule's text. If an enum parameter would result in more than `most` prefixes,
+/// the prefixes end before this parameter (see [`super::template::Template::extend_prefixes`]). Returns no prefix if
+/// the rule has no text.
 fn first_texts(rule: &CompiledRule, most: usize) -> Vec<String> {
     let Some(text) = &rule.text else { return Vec::new() };
     let mut beginnings = vec![String::new()];
@@ -195,8 +198,9 @@ fn first_texts(rule: &CompiledRule, most: usize) -> Vec<String> {
     beginnings
 }
 
-/// Returns the constant prefixes of the rule's words, as keys, at most `most`. Returns no prefix if the rule has no
-/// words.
+/// Returns the constant prefixes of the rule's words. If an enum parameter would result in more than `most` prefixes,
+/// the prefixes end before this parameter (see [`super::template::Template::extend_prefixes`]). In a prefix,
+/// [`END_OF_WORD`] follows each complete word. Returns no prefix if the rule has no words.
 fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
     if rule.run.is_empty() {
         return Vec::new();
@@ -211,8 +215,8 @@ fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
     beginnings
 }
 
-/// Returns the constant prefixes of the rule's words, as keys in which the program has no directory. If the program is
-/// not constant, the only prefix is empty, so the index always finds the rule.
+/// Returns the prefixes of [`first_words`], but the program in them has no directory. If a prefix ends within the
+/// program, it becomes the empty prefix, with which the index always finds the rule.
 fn first_words_by_base_name(rule: &CompiledRule) -> Vec<String> {
     let by_name = |key: String| match key.split_once(END_OF_WORD) {
         Some((program, rest)) => format!("{}{END_OF_WORD}{rest}", super::base_name(program)),

@@ -22,7 +22,7 @@ pub(super) struct Template(Vec<Segment>);
 /// Segment of a template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Segment {
-    /// Constant text. It is never empty, and no constant text follows it directly.
+    /// Constant text, never empty. If another segment follows, it is a placeholder.
     Text(String),
     /// Value of the parameter with this index.
     Placeholder(usize),
@@ -185,8 +185,10 @@ impl Template {
         }
     }
 
-    /// Appends the constant prefix of the template to each text. An enum parameter does not end this prefix: each of
-    /// its values yields another text, up to `most` texts. Returns true if the whole template was appended.
+    /// Appends the constant prefix of the template to each text. Returns true if the whole template was appended.
+    ///
+    /// Each value of an enum parameter yields another text. For example, `restart {unit}` with `unit: [a, b]` yields
+    /// `restart a` and `restart b`. If there would be more than `most` texts, the prefix ends before the parameter.
     pub fn extend_prefixes(&self, texts: &mut Vec<String>, parameters: &[ParameterSpec], most: usize) -> bool {
         for segment in &self.0 {
             match segment {

@@ -20,9 +20,9 @@ mod wild;
 use std::collections::BTreeMap;
 
 use super::*;
-// These imports are for files that the fuzzer also includes.
 use crate::api::command_execution::{Requester, RuleRequest};
 use crate::api::{CommandExecutionSpec, Reason, Whitelist, WhitelistSpec};
+// The fuzz target `decide` also includes some files of these tests. Those files use `api` and `policy` through `super`.
 use crate::{api, policy};
 
 /// Rule for most tests.

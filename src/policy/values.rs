@@ -17,7 +17,7 @@ const SHOWN_VALUES: usize = 20;
 #[derive(Clone, Debug)]
 pub(super) struct ValueSpec {
     kind: Kind,
-    /// Maximum length of a value, in bytes. `None` if only the maximum length of the surrounding text limits it.
+    /// Maximum length of a value, in bytes. `None` in a Deny, because a longer value would evade a Deny with a maximum.
     maximum_bytes: Option<usize>,
     /// True if values that match a pattern may contain a path segment `..`.
     allows_parent_directory: bool,
@@ -153,13 +153,12 @@ impl ValueSpec {
         }
     }
 
-    /// Returns the maximum length of a value, in bytes. Returns `None` if only the surrounding text limits it.
+    /// Returns the maximum length of a value, in bytes. Returns `None` in a Deny, which has no such maximum.
     pub fn maximum_bytes(&self) -> Option<usize> {
         self.maximum_bytes
     }
 
-    /// Returns true if a pattern describes the values, so that the requester can choose a text freely. For an enum or
-    /// an integer, the author of the rule knows each value.
+    /// Returns true if a pattern describes the values. Otherwise, the author of the rule knows each value.
     pub fn is_pattern(&self) -> bool {
         self.pattern().is_some()
     }

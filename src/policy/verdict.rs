@@ -37,7 +37,8 @@ pub struct Decision {
     pub timeout_seconds: u32,
     /// True if the command may get a terminal and standard input.
     pub interactive: bool,
-    /// Maximum sizes of the stored and of the total output.
+    /// Limits on the output: its size in the status, its total size, and the wait for more output after the command's
+    /// exit.
     pub output: OutputBounds,
     /// Patterns whose matches are redacted in the output.
     pub redact: Vec<String>,
@@ -51,14 +52,15 @@ pub struct Denial {
     /// NoMatchingRule, NotPermitted, Denied, Ambiguous or PolicyBroken.
     pub reason: Reason,
     /// Cause and remedy, for a requester who perhaps has no permission to read the policy. Contains names of rules and
-    /// parameters. Contains no texts, no patterns, and no length of a matching prefix.
+    /// parameters, but no texts, no patterns, and no length of a matching prefix.
     pub message: String,
     /// Complete near miss, only for readers of the policy: the nearest rule, and the reason why it did not match.
     pub nearest: Option<NearMiss>,
 }
 
 impl Denial {
-    /// Returns true if the denial is not final, because the check of the requester has no result yet.
+    /// Returns true if the denial is not final: the denial can depend on the requester, and the requester is not
+    /// verified yet.
     pub fn awaits_identity(&self, identity: Identity<'_>) -> bool {
         identity == Identity::Undecided && matches!(self.reason, Reason::NotPermitted | Reason::Denied)
     }

@@ -1,4 +1,4 @@
-//! Wording of an invalid rule: the text and the words of its Whitelist, with placeholders that admit any text.
+//! Wording of an invalid rule: its text and its words, as its author wrote them. Each placeholder admits any text.
 
 /// Text and words of an invalid rule, as written in its Whitelist.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -1,8 +1,8 @@
 //! Names of environment variables, in three groups:
 //!
 //! - Dangerous variables: the value decides which code runs or what a program trusts. A requester must never set them.
-//! - Loading variables: programs read a program, options, code, or the path of a configuration or library from the
-//!   value. A requester may set a loading variable only if the rule lists its values.
+//! - Loading variables: the value names a program, options, code, a configuration or a library, as in `CC=gcc`. A
+//!   requester may set a loading variable only if the rule lists its values.
 //! - Harmless variables: the value changes only the appearance of the output.
 
 /// Names of dangerous variables.
@@ -348,13 +348,12 @@ const LOADING: &[&str] = &[
     "BROWSER",
 ];
 
-/// Returns true if programs are known to read a program, options, code, or the path of a configuration or library from
-/// the variable.
+/// Returns true if the value of a variable names a program, options, code, a configuration or a library.
 pub(crate) fn loads(name: &str) -> bool {
     LOADING.contains(&name) || LOADING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Returns true if a variable is in the short list of harmless variables.
+/// Returns true if a variable is harmless: its name, or a prefix of its name, is listed as harmless.
 pub(crate) fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name) || HARMLESS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -1,8 +1,9 @@
-//! Options of common programs, with and without a value, from the manuals of the programs. Letters are written in the
-//! notation of getopt. The tables of [`table`] contain the options of launchers.
+//! Determines if an option of a common program takes a value, according to the manual of the program. [`table`] lists
+//! the options of launchers.
 //!
-//! An option that is not listed counts as an option that can take a value. A missing entry is therefore safe: Writ only
-//! refuses more rules. An author must then begin a pattern with a letter, which is always good.
+//! If an option is not listed, Writ assumes that the option can take a value. A missing entry is safe, because Writ at
+//! worst refuses a harmless rule. The author can repair such a rule: if the pattern of the parameter begins with a
+//! letter, no value of the parameter can be an option.
 
 use super::base_name;
 use super::table;
@@ -12,10 +13,10 @@ pub(crate) use super::table::Takes;
 struct Known {
     /// Names of the programs, separated by spaces.
     programs: &'static str,
-    /// Letters of options. `:` follows a letter if the option takes a value in all these programs. A letter is missing
-    /// if it takes a value in only some of the programs.
+    /// Letters of options in the notation of getopt: `n:` takes a value, `r` takes no value. Letters that take a value
+    /// in only some of these programs are omitted.
     letters: &'static str,
-    /// Long options without a value, and options of several letters after one dash.
+    /// Long options that take no value, such as `--continue` or `-nH`.
     words: &'static str,
 }
 
@@ -251,14 +252,14 @@ pub(crate) fn reads_bundles(program: &str) -> bool {
     is_in(BUNDLES, base_name(program)) || base_name(program) == "ps"
 }
 
-/// Determines if the option `word` takes the next word as its value. A word that is not an option takes nothing. An
-/// option that is not listed is unknown, because it can take the next word.
+/// Determines if `word` takes the next word as its value. Returns [`Takes::Nothing`] if `word` is not an option, and
+/// [`Takes::Unknown`] if the option is not listed.
 pub(crate) fn takes(path: &str, word: &str) -> Takes {
     let program = base_name(path);
     let known = KNOWN.iter().find(|known| is_in(known.programs, program));
     let is_listed = known.is_some_and(|known| is_in(known.words, word)) || is_in(EVERYWHERE, word);
-    // These words take no value from the next word: `--lines=5` contains its value, `-` is a file, and `--` is not an
-    // option.
+    // None of these words takes the next word: `--lines=5` contains its value, `-` is a file, and `--` ends the
+    // options.
     let is_whole = matches!(word, "-" | "--") || (word.starts_with("--") && word.contains('='));
     if is_listed || is_whole || !word.starts_with('-') {
         return Takes::Nothing;
@@ -277,12 +278,12 @@ pub(crate) fn takes(path: &str, word: &str) -> Takes {
     }
 }
 
-/// Reads a word with several letters of options, such as `-euo`. The value of the first letter that takes a value is
-/// the rest of the word. If this letter is the last letter, its value is the next word.
+/// Determines if a word of option letters takes the next word as its value. If only the letter `o` takes a value,
+/// `-euo` takes the next word. `-oeu` does not take the next word, because `eu` is the value.
 fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
     let mut rest = word.chars().skip(1).peekable();
-    // The text after an unknown letter can be its value or more letters. The loop reads more letters, because only a
-    // letter can take the next word.
+    // In `-xab` with an unknown letter `x`, `ab` is the value of `x`, or two more letters. To be safe, the loop assumes
+    // two more letters, because `b` can then take the next word.
     while let Some(letter) = rest.next() {
         let is_last = rest.peek().is_none();
         match takes(letter) {
@@ -305,7 +306,8 @@ fn letter_takes(letters: &str, letter: char) -> Takes {
     }
 }
 
-/// Returns the number of words after a word of letters that can be values of these letters: 2 for `tar xbf 20 ARCHIVE`.
+/// Returns the number of letters in `word` that can take a later word as their value: 2 for `xbf` in
+/// `tar xbf 20 ARCHIVE`. Returns 0 if the program does not read `word` as letters of options without a dash.
 pub(crate) fn values_of_a_bundle(program: &str, word: &str) -> usize {
     if !is_in(BUNDLES, base_name(program)) || word.starts_with('-') {
         return 0;

@@ -1,22 +1,23 @@
-//! Finds all commands that an argument vector executes, each with its user: the vector itself, and the commands that
-//! launchers start (`timeout 5 systemctl stop x`, `sudo -n -u app env A=b nohup ...`). A Deny is matched against all of
-//! these commands.
+//! Finds all commands that an argument vector executes, each with its user. Writ matches a Deny against all these
+//! commands. For example, `sudo -u app systemctl stop x` executes `sudo` as the login user, and `systemctl` as `app`.
 //!
-//! A requester could evade a Deny with a command that is not found. It is therefore better to find too many commands
-//! than too few. If the tables do not list an option of a launcher, each later word counts as a possible beginning of
-//! the inner command. Text for a shell (`sh -c '...'`) is not parsed, but `writ lint` warns about it.
+//! A requester could evade a Deny with a command that this module misses. If a launcher has an unknown option, each
+//! later word that is not an option therefore counts as the beginning of a command.
+//!
+//! # Caveats
+//! This module does not parse text for a shell (`sh -c '...'`), but `writ lint` warns about such text.
 
 use super::table::{self, Description, Role, Start, Takes};
 use super::{MAXIMUM_WORDS, base_name, is_plain_path};
 
-/// Maximum number of commands of one vector. Without `env -S`, a vector has at most three commands for each word. This
-/// maximum limits nested texts of `env -S`.
+/// Maximum number of commands of one vector. Only nested texts of `env -S` can reach the maximum. Other vectors have
+/// at most three commands for each word.
 const MAX_COMMANDS: usize = 512;
 
-/// System directories. Files with the same name in these directories count as the same program, because systems with a
-/// merged /usr link these directories to each other.
+/// System directories. Files with the same name in these directories count as one program, because systems with a
+/// merged /usr link the directories to each other.
 const SYSTEM: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
-/// Local directories, which are treated in the same way as [`SYSTEM`].
+/// Local directories. Files with the same name in these directories count as one program.
 const LOCAL: &[&str] = &["/usr/local/bin", "/usr/local/sbin"];
 
 /// Word of an argument vector. In a decision, a word is a text. In `writ lint`, a word is a template with placeholders.
@@ -63,8 +64,7 @@ pub(crate) struct Command<'a, W> {
     pub is_launched: bool,
 }
 
-/// Words of a command that a launcher starts, and the user of the command. The user is `None` if the launcher does not
-/// change the user.
+/// Command that a launcher starts: its words and its user. The user is `None` if the launcher does not change it.
 type Started<'a, W> = (Vec<W>, Option<User<'a>>);
 
 impl User<'_> {
@@ -94,8 +94,8 @@ pub(crate) fn commands<'a, W: Word<'a>>(words: Vec<W>, run_as: Option<&'a str>) 
     found
 }
 
-/// Adds a command that a launcher starts. If these words are already in the list with two other users, the third user
-/// is added as [`User::Unknown`], which counts as any user.
+/// Adds a command that a launcher starts. The list gets at most three entries with the same words: the third entry has
+/// [`User::Unknown`], which counts as any user.
 fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: User<'a>) {
     let same: Vec<User<'_>> = found
         .iter()
@@ -108,24 +108,24 @@ fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: Us
     }
 }
 
-/// Command whose program adds words to the inner command. `xargs` and `parallel` add words from their input.
-/// `find -exec` adds names of files that it finds. The rule does not show these words.
+/// Command that adds words to the commands that it starts. `xargs` and `parallel` add words from their input.
+/// `find -exec` adds names of files. The rule does not contain these words.
 pub(crate) struct InputCommand<'a, W> {
     /// The program that adds the words.
     pub launcher: &'a str,
     /// Commands that the program can start, without the added words.
     pub started: Vec<Command<'a, W>>,
-    /// True if the added words can be a separate command.
+    /// True if an added word can become the program of a command.
     pub starts_input: bool,
 }
 
-/// Returns the commands to which the program of `command` adds words. Returns `None` if the program adds no words.
+/// Returns `command` as an [`InputCommand`]. Returns `None` if the program adds no words to other commands.
 pub(crate) fn input_command<'a, W: Word<'a>>(command: &Command<'a, W>) -> Option<InputCommand<'a, W>> {
     let program = command.words.first().filter(|program| program.is_constant())?;
-    let (_, description) = table::find(program.text()).filter(|(_, description)| description.argv_matches)?;
+    let (_, description) = table::find(program.text()).filter(|(_, description)| description.adds_words)?;
     let started: Vec<_> = commands(command.words.clone(), None).into_iter().skip(1).collect();
-    // Returns true if an added word can become the program that runs. This is possible if the program of the command
-    // contains `{}`, or is a launcher without an inner command (`xargs sudo`, `xargs sh`).
+    // An added word can become the program in two cases: the program of the command contains `{}`, or the program is a
+    // launcher without an inner command (`xargs sudo`, `xargs sh`).
     let is_open = |command: &Command<'a, W>| {
         let program = command.words.first().filter(|program| program.is_constant());
         let is_launcher = |program: &W| {
@@ -165,15 +165,15 @@ fn suffix<'a, W: Word<'a>>(words: &[W], start: usize, user: Option<User<'a>>) ->
     Some((rest.to_vec(), user))
 }
 
-/// Returns a command for each later word that is not an option. The command consists of this word and all words after
-/// this word. Omits commands with more than `MAXIMUM_WORDS` words, because no Deny is longer.
+/// Returns one command for each later word that is not an option. For `nice a -x b`, the commands are `a -x b` and `b`.
+/// Omits commands with more than `MAXIMUM_WORDS` words, because no Deny is longer.
 fn any_later_word<'a, W: Word<'a>>(words: &[W], user: Option<User<'a>>) -> Vec<Started<'a, W>> {
     let first = words.len().saturating_sub(MAXIMUM_WORDS).max(1);
     let is_option = |start: &usize| words.get(*start).is_some_and(|word| word.text().starts_with('-'));
     (first..words.len()).filter(|start| !is_option(start)).filter_map(|start| suffix(words, start, user)).collect()
 }
 
-/// Returns the commands of `find ... -exec COMMAND ;`.
+/// Returns the commands of the actions `-exec`, `-execdir`, `-ok` and `-okdir` of `find`.
 fn started_by_find<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
     let is_action = |word: &W| matches!(word.text(), "-exec" | "-execdir" | "-ok" | "-okdir");
     let behind = words.iter().enumerate().filter(|(_, word)| is_action(word)).map(|(index, _)| index + 1);
@@ -188,8 +188,11 @@ fn started_by_find<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
 
 /// Option of a launcher, parsed from a word.
 struct ReadOption<'a> {
-    /// `None` if the option takes no value. `Some(Some(...))` if the value is in the same word, `Some(None)` if the
-    /// value is the next word.
+    /// Value of the option:
+    ///
+    /// - `None`: the option takes no value.
+    /// - `Some(Some(value))`: the value is in the same word.
+    /// - `Some(None)`: the value is the next word.
     value: Option<Option<&'a str>>,
     /// True if the value names the user.
     is_user: bool,
@@ -197,8 +200,8 @@ struct ReadOption<'a> {
     is_split: bool,
 }
 
-/// Returns the command that a launcher with a known command line starts. Returns `None` if the words cannot be read
-/// exactly, for example because an option is not listed.
+/// Reads the words of a launcher exactly, and returns the command that the launcher starts. Returns `None` if an exact
+/// reading is impossible, for example because an option is not listed.
 fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) -> Option<Vec<Started<'a, W>>> {
     let mut user = launcher.default_user.as_deref().map(User::Named);
     let mut index = 1;
@@ -224,7 +227,7 @@ fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) ->
             }
         };
         if option.is_split {
-            // env replaces the option with the words of the text, and then reads these words as its own arguments.
+            // For `env -S "A=b program"`, this returns the command `env A=b program`.
             let split = value.text().split_whitespace().map(|word| W::from_text(word.trim_matches(['"', '\''])));
             let rest = words.get(index..).unwrap_or_default().iter().copied();
             return Some(vec![(words.iter().take(1).copied().chain(split).chain(rest).collect(), None)]);
@@ -244,15 +247,16 @@ fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) ->
     index += words.get(index..).unwrap_or_default().iter().take_while(is_assignment).count();
     match words.get(index).map(|word| word.text()) {
         Some("--") => index += 1,
-        // A launcher reads no options at this position, so the position of the command is not certain.
+        // The command is expected at this index, but the word begins with a dash. The index is therefore not certain.
         Some(option) if option.starts_with('-') => return None,
         _ => {}
     }
     Some(suffix(words, index, user).into_iter().collect())
 }
 
-/// Reads an option word that begins with a dash. Returns `None` if the option is not listed, or if its value is code or
-/// a program. `is_whole` is true if no placeholder follows the text in the word.
+/// Reads an option word that begins with a dash. `is_whole` is true if the word has no placeholder. Returns `None` if
+/// the option is not listed, if implementations differ in it, or if its value is code or a program. Also returns `None`
+/// if a placeholder can contain more option letters.
 fn read_option<'a>(launcher: &Description, word: &'a str, is_whole: bool) -> Option<ReadOption<'a>> {
     let flag = ReadOption { value: None, is_user: false, is_split: false };
     if word.starts_with("--") {
@@ -315,9 +319,12 @@ fn same_directories(path: &str) -> &'static [&'static str] {
     [SYSTEM, LOCAL].into_iter().find(|same| same.contains(&directory)).unwrap_or_default()
 }
 
-/// Returns true if a word can name the program of a Deny. The word must be the same path, or the same file name in an
-/// equivalent directory. If a launcher starts the word and the word is not a plain path, the same file name suffices,
-/// because the launcher searches `PATH`.
+/// Returns true if `word` can be the program `denied` of a Deny. The texts must be equal, or the file names must be
+/// equal in one of these cases:
+///
+/// - Both directories are in [`SYSTEM`], or both are in [`LOCAL`].
+/// - `denied` has no directory.
+/// - A launcher starts `word`, and `word` is not a plain path. The launcher then searches `PATH`.
 pub(crate) fn may_be_program(word: &str, is_launched: bool, denied: &str) -> bool {
     if word == denied {
         return true;

@@ -38,9 +38,8 @@ const VARIANTS: &[&str] = &[
 const VENDORS: &[&str] =
     &["original-", "bsd-", "heirloom-", "platform-", "system-", "microk8s.", "microk8s-", "uu-", "uu_", "gnu"];
 
-/// Returns the known name of the program at `path`, without directory, version and variant. For
-/// `/usr/bin/perl5.36-x86_64-linux-gnu`, it returns `perl`. Returns `None` if no such program is known. A known name is
-/// never shortened, so `sqlite3` and `bzip2` stay unchanged.
+/// Returns the known name of the program at `path`: `perl` for `/usr/bin/perl5.36-x86_64-linux-gnu`. Returns `None` if
+/// the program is not known. Known names such as `sqlite3` and `bzip2` stay unchanged.
 pub(crate) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
     let name = base_name(path);
     let name = if name.starts_with("ld-linux") || name.starts_with("ld-musl") || name.starts_with("ld64") {
@@ -52,13 +51,13 @@ pub(crate) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) ->
         let vendors = VENDORS.iter().filter_map(|vendor| name.strip_prefix(vendor));
         // Compilers and binutils for another type of machine, for example `x86_64-linux-gnu-gcc`.
         let triple = ["-gnu-", "-gnueabihf-", "-musl-", "-elf-"].iter().filter_map(|end| Some(name.split_once(end)?.1));
-        // GNU programs on other systems, for example `gtar` and `gxargs`.
+        // GNU programs on systems such as BSD, for example `gtar` and `gxargs`.
         let gnu = name.strip_prefix('g').filter(|rest| rest.len() > 1);
         vendors.chain(triple).chain(gnu).find_map(|rest| without_ending(rest, is_known))
     })
 }
 
-/// Returns the known name without version and variant. Does not remove the prefixes in [`VENDORS`].
+/// Removes the version and the variant at the end of a name. Returns `None` if the result is not a known name.
 fn without_ending<'a>(name: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
     let variant = ['.', '-'].iter().filter_map(|sign| {
         let (head, tail) = name.rsplit_once(*sign)?;

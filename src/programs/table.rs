@@ -1,5 +1,5 @@
-//! Descriptions of programs: the roles of their words (code, programs, configurations, files or plain values), and the
-//! commands that they start.
+//! Describes the words of programs: the role of each word (for example code, file or plain value), and the way in which
+//! a program finds a command among its words.
 //!
 //! `tables/*.txt` has one line for each program. `tables/README.md` describes the format.
 
@@ -48,7 +48,7 @@ pub(crate) enum Role {
     Text,
     /// Account that executes the inner command (`sudo -u`).
     User,
-    /// Account that the program changes, or as which the program runs another program.
+    /// Account that the program changes, or that it uses to run another program.
     Account,
     /// Account, group, container or similar object on which the program acts.
     Identity,
@@ -114,10 +114,10 @@ pub(crate) struct ProgramOption {
     pub values: Vec<Role>,
     /// True if the value must be in the same word as the option (`sed -i.bak`).
     pub is_attached: bool,
-    /// Role that this option gives to every other word (`sh -c`).
+    /// Role that this option gives to all words after the option (`sh -c`).
     pub others: Option<Role>,
-    /// True if the implementations of the program differ about the option. Only the checks of roles use such an entry.
-    /// For all other purposes, the option is unknown.
+    /// True if implementations of the program differ in this option. Only the checks of roles use such an option.
+    /// [`Description::takes`] returns [`Takes::Unknown`] for such an option.
     pub is_uncertain: bool,
     /// True if the option replaces the first operand (`awk -f`).
     pub replaces_operand: bool,
@@ -138,19 +138,19 @@ pub(crate) struct Description {
     pub has_assignments: bool,
     /// True for a subcommand that only groups other subcommands (`docker container`).
     pub is_group: bool,
-    /// True if all options are listed per the manual, with and without a value. The position of the inner command is
-    /// certain only in this case.
+    /// True if the table lists all options of the manual, with and without a value. The position of the inner command
+    /// is then certain.
     pub is_exact: bool,
-    /// True if any later word can be the beginning of a command.
+    /// True if any word after the program can be the beginning of a command.
     pub starts_any_word: bool,
-    /// True if the inner command can run as any user, although no word has the role of an account.
+    /// True if the inner command can run as any user, even if no word names an account.
     pub is_for_any_user: bool,
     /// True if an option must name the user (`runuser`). Without this option, the words have another meaning.
     pub needs_user: bool,
     /// User that executes the inner command if no option names a user.
     pub default_user: Option<String>,
     /// True if the program adds words to the inner command: words from its input (`xargs`), or names of files (`find`).
-    pub argv_matches: bool,
+    pub adds_words: bool,
 }
 
 /// Value that an option takes.
@@ -159,7 +159,7 @@ pub(crate) enum Takes {
     Nothing,
     /// A value in the same word or in the next word.
     Value,
-    /// The table does not list the option.
+    /// The table does not list the option, or implementations of the program differ in this option.
     Unknown,
 }
 
@@ -173,7 +173,7 @@ pub(crate) enum Start {
     Exact,
     /// The first operand is a script.
     Script,
-    /// Any later word can be the beginning of the command.
+    /// Any word after the program can be the beginning of the command.
     AnyWord,
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn find(path: &str) -> Option<(&str, &'static Description)> {
     Some((name, description))
 }
 
-/// Returns the description of a subcommand. `name` consists of the program, the outer subcommands and the subcommand.
+/// Returns the description of a subcommand by its full name, for example `docker run`.
 pub(crate) fn find_subcommand(name: &str) -> Option<&'static Description> {
     PROGRAMS.by_name.get(name)
 }
@@ -227,7 +227,7 @@ impl Programs {
                 "starts" => description.starts_any_word = true,
                 "any-user" => description.is_for_any_user = true,
                 "needs-user" => description.needs_user = true,
-                "reads-words" => description.argv_matches = true,
+                "reads-words" => description.adds_words = true,
                 _ => match clause.split_once(':') {
                     Some(("like", other)) => {
                         description = self.by_name.get(&other.replace('/', " "))?.clone();
@@ -292,9 +292,8 @@ impl Description {
         self.operands.get(number).copied().or(self.rest).unwrap_or(Role::Unknown)
     }
 
-    /// Determines if an option takes a value, by the complete name of the option (`-n`, `--user`). Returns
-    /// [`Takes::Nothing`] if the value must be in the same word (`sed -i.bak`), because the option takes none of the
-    /// next words.
+    /// Determines if the option with this complete name (`-n`, `--user`) takes a value. Returns [`Takes::Nothing`] if
+    /// the value must be in the same word (`sed -i.bak`).
     pub fn takes(&self, name: &str) -> Takes {
         match self.options.get(name) {
             None => Takes::Unknown,
@@ -333,7 +332,7 @@ impl Description {
         self.is_for_any_user || options.any(is_account) || self.operands.iter().chain(&self.rest).any(is_account)
     }
 
-    /// Returns true if the program runs some of its words.
+    /// Returns true if the program runs an operand, or the words after an option, as a program or as code.
     pub fn runs_other_programs(&self) -> bool {
         let is_runner = |role: &Role| matches!(role, Role::Command | Role::Script | Role::Code | Role::Program);
         self.operands.iter().chain(&self.rest).any(is_runner)
@@ -351,7 +350,8 @@ impl Description {
         options().find(|option| option.decides_what_runs()).or_else(|| options().next())
     }
 
-    /// Returns the longest option with one dash that is a prefix of `text`, and the text after the option.
+    /// Finds the longest option that takes a value and is a prefix of `text`. Returns the option and the text after it:
+    /// `-n` and `5` for `-n5`. `text` begins with a single dash.
     pub fn prefix<'t>(&self, text: &'t str) -> Option<(&ProgramOption, &'t str)> {
         let fits = self.options.iter().filter_map(|(name, option)| {
             let rest = text.strip_prefix(name.as_str())?;

@@ -1,7 +1,6 @@
 //! Acknowledges stored results to the launchers on the machines, so that the launchers delete the output.
 //!
-//! An acknowledgement can get lost, because this process dies or the machine disappears. The launcher's own pruning
-//! then removes the output after some days. A lost acknowledgement therefore only occupies disk space.
+//! If an acknowledgement is lost, a later cleanup (`remote_gc`) removes the output.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::context::Context;
 
 /// Maximum duration of one acknowledgement request.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Pauses between attempts. If the last attempt fails, the launcher's pruning removes the output later.
+/// Pauses between attempts. If the last attempt fails, a later cleanup (`remote_gc`) removes the output.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(200),
     Duration::from_secs(1),

@@ -1,5 +1,5 @@
 //! Stored results that Writ has not acknowledged to their machines yet. One request acknowledges many results, because
-//! a request takes the machine as much work as a command.
+//! each request loads the machine like a command.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,16 +11,16 @@ use tokio::time::sleep;
 use crate::fleet::{MachineKey, lock};
 use crate::launcher::Uid;
 
-/// Time to collect results for one request. If the rule redacts, Writ sends the request without this wait, because the
-/// unredacted output is still on the machine.
+/// Time to collect results for one request. If the output of a result is redacted, Writ sends the request at once, so
+/// that the machine soon deletes the unredacted output.
 const BATCH_WINDOW: Duration = Duration::from_millis(500);
 /// Maximum number of results in one request. Limits the standard input of the request, which contains the UID of each
 /// result (36 bytes) twice.
 pub(super) const MAX_BATCH: usize = 100;
-/// Maximum number of waiting results for one machine. Beyond this limit, a new result replaces the oldest result. The
-/// launcher's pruning later removes the output of the replaced result.
+/// Maximum number of waiting results for one machine. At this limit, a new result replaces the oldest result. A later
+/// cleanup (`remote_gc`) removes the output of the oldest result.
 const MAXIMUM_WAITING: usize = 10_000;
-/// Waiting results of each machine.
+/// Results of each machine that wait for their acknowledgement.
 #[derive(Default)]
 pub(super) struct Acknowledgements {
     waiting: Mutex<HashMap<MachineKey, Waiting>>,
@@ -34,8 +34,8 @@ struct Waiting {
 }
 
 impl Acknowledgements {
-    /// Adds a result. Returns true if no task acknowledges results of this machine yet. The caller must then start such
-    /// a task. If `at_once` is true, the batch is sent without delay.
+    /// Adds a result. If `at_once` is true, the batch is sent without delay. If this function returns true, the caller
+    /// must start a task that acknowledges the results of this machine.
     pub fn add(&self, machine: MachineKey, uid: Uid, at_once: bool) -> bool {
         let mut waiting = lock(&self.waiting);
         let is_first = !waiting.contains_key(&machine);
@@ -60,8 +60,8 @@ impl Acknowledgements {
         }
     }
 
-    /// Removes and returns the next batch of a machine. Returns `None` if no result waits. [`Self::add`] then returns
-    /// true for the next result, so that its caller starts a new task.
+    /// Removes and returns the next batch of a machine. If no result waits, returns `None`, and the calling task must
+    /// end. The next [`Self::add`] then requests a new task.
     pub fn next_batch(&self, machine: &MachineKey) -> Option<Vec<Uid>> {
         let mut waiting = lock(&self.waiting);
         let uids = &mut waiting.get_mut(machine)?.uids;
@@ -99,7 +99,7 @@ mod tests {
         assert!(waiting.add(secret.clone(), uid(2), true));
         assert!(waiting.gather(&plain).now_or_never().is_none());
         assert!(waiting.gather(&secret).now_or_never().is_some());
-        // A result that must be sent at once ends a wait that has begun, but only the wait of its own machine.
+        // A result with `at_once` ends only the batch window of its own machine.
         assert!(waiting.add(both.clone(), uid(3), false));
         let mut gathering = pin!(waiting.gather(&both));
         assert!(poll!(&mut gathering).is_pending());

@@ -1,9 +1,9 @@
 //! Adoption of a claim whose holder died, or whose task in this process ended.
 //!
-//! One PUT gives the claim a new token and the identity of this process. The PUT contains the resourceVersion that was
-//! just read from the API server. After this PUT, the previous holder cannot write the status any more. If this process
-//! already holds the claim, no write is necessary. After the adoption, `durable` requests the state of the command from
-//! its machine.
+//! One PUT writes a new token and the identity of this process into the claim. After this PUT, the previous holder
+//! cannot write the status any more. The PUT contains the resourceVersion that was just read from the API server.
+//!
+//! If this process already holds the claim, Writ does not write the claim.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::claim::{ClaimState, HeldClaim, publish_claim, resolve_claim};
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
-/// Maximum number of attempts if another client changes the object between read and write. After these attempts, the
+/// Maximum number of attempts if other clients change the execution between read and write. After these attempts, the
 /// controller tries again later.
 const CONFLICT_TRIES: u32 = 5;
 /// Pause after another client changed the object.
@@ -42,8 +42,7 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
             return None;
         }
         if claim.holder == context.holders.own_identity() {
-            // The claim keeps its token. Only a task of this process could write with this token, and that task has
-            // ended.
+            // The claim keeps its token, because the only task with this token has ended.
             let token = claim.token.clone();
             log_claim(&live, "takes up a claim of this process that none of its tasks has", None);
             return held_claim(context, work, token, live, (standing, decided));
@@ -83,7 +82,7 @@ fn held_claim(
     metrics().adopted();
     let key = work.key.clone();
     let live = publish_claim(context, &key, true);
-    // Before a launch after an adoption, Writ decides again and compares the new decision with the stored decision. No
-    // comparison is necessary here.
+    // `is_stored_unchanged` needs no check here. If the adopted command must still be launched, Writ first compares a
+    // new decision with the stored decision.
     Some(HeldClaim { key, token, execution, decision, is_stored_unchanged: true, standing, decided, live })
 }

@@ -1,13 +1,12 @@
-//! Attempt to claim an execution that has a slot. The attempt sends no part of the command.
+//! One attempt to claim an execution that has a slot. The attempt sends no part of the command.
 //!
 //! 1. Read the execution, the Machine and the Secret.
 //! 2. Connect, log in, and open a session. The session executes nothing yet.
 //! 3. Read everything again from the API server, and decide again, so that a change during step 2 is detected.
 //! 4. Claim (see `claim`).
 //!
-//! If a shared connection to the machine is already open, the attempt skips step 1 and only opens a session. Step 3
-//! still reads the current objects. If the current objects do not match the connection, the next attempt starts with
-//! step 1.
+//! If a shared connection is already open, the attempt uses this connection and starts with the session of step 2. If
+//! step 3 finds a changed Machine or Secret, the next attempt starts with step 1.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Log lines for auditors: the claim and the end of an execution. The lines name requester, rule and machine, because
-//! the object is perhaps deleted before an audit. The lines contain no arguments and no output.
+//! Logs the claim and the end of each execution for auditors. Each line names requester, rule and machine, because the
+//! execution can be deleted before an audit. The lines contain no arguments and no output.
 
 use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
@@ -20,8 +20,7 @@ pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, pre
     );
 }
 
-/// Logs the stored end of an execution. If the execution was sent to no machine, the Machine's UID comes from
-/// `machine`, the metadata that the controller read.
+/// Logs the stored end of an execution. If the status does not contain the Machine's UID, the UID comes from `machine`.
 pub fn log_end(execution: &CommandExecution, status: &CommandExecutionStatus, machine: Option<&ObjectMeta>) {
     let (key, audit) = (key_of(execution), AuditFields::of(execution, status).seen_on(machine));
     tracing::info!(

@@ -7,8 +7,8 @@
 //! - no claim: the task tries again;
 //! - another token, or a finished execution: the task stops.
 //!
-//! Until the result is known, Writ does not send the command. If the claim is stored, Writ sends the argument vector
-//! and the timeout of the stored decision.
+//! Until the result is known, Writ does not send the command. The command and its timeout come from the stored
+//! decision.
 
 use std::time::Duration;
 
@@ -49,20 +49,21 @@ pub(super) struct HeldClaim {
     pub execution: CommandExecution,
     /// The decision as the API server stored it with the claim. Writ runs the command that this decision contains.
     pub decision: DecisionRecord,
-    /// True if the API server stored the decision unchanged. CRDs of another version drop unknown fields, for example
-    /// `runAs`, `redact` and the reserved space.
+    /// True if the API server stored the decision without a change, and also stored `status.reserved`. CRDs of another
+    /// version drop unknown fields, for example `runAs` or `redact`.
     pub is_stored_unchanged: bool,
-    /// Lease epoch at the time of the claim. The command may start only while this epoch lasts.
+    /// Lease epoch at the time of the claim, or of a later decision to start the command. The command may start only
+    /// while this epoch lasts.
     pub standing: LeaseEpoch,
-    /// Time directly before Writ read the objects for the stored decision.
+    /// Time at which Writ began to read the objects for the claim, or for a later decision to start the command.
     pub decided: Instant,
-    /// Publishes the claim and its progress to viewers of live output.
+    /// Publisher of the claim and of the command's progress, for viewers of live output.
     pub live: LiveClaim,
 }
 
 impl HeldClaim {
-    /// Returns the reason why the command must not be sent any more, or `None`. For example, this process or its host
-    /// was paused after the claim, so that other processes perhaps considered this process dead.
+    /// Returns the reason why Writ must no longer send the command, or `None`. For example, if this process was paused
+    /// after the claim, another process has perhaps adopted the claim.
     pub fn check_still_valid(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
         let is_stale = self.decided.elapsed() > context.holders.duration();
         let (reason, why) = if let Some(lost) = self.lost(context, is_stale) {
@@ -82,8 +83,8 @@ impl HeldClaim {
         Some(LaunchProblem { reason, message: format!("{why}; nothing was sent") })
     }
 
-    /// Returns the reason why Writ must not permit a waiting login to start the command, or `None`. Only Direct mode
-    /// has such a login. The age of the decision is not checked, because the login itself can take long.
+    /// Returns the reason why a waiting login must not start the command, or `None`. Only Direct mode has such a login.
+    /// Ignores the age of the decision, because the login can take long.
     pub fn check_may_permit(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
         let (reason, why) = if let Some(lost) = self.lost(context, false) {
             lost
@@ -126,8 +127,8 @@ pub(super) fn publish_claim(context: &Context, key: &ExecutionKey, is_adopted: b
     context.outputs.live.claimed(output_key, &key.name, is_adopted)
 }
 
-/// Compiles the redaction patterns again, although the patterns did compile at the decision. If a pattern does not
-/// compile now, Writ cannot redact the output as the rule demands, so the command must not run.
+/// Compiles the redaction patterns of the decision. If a pattern does not compile, the command must not run, because
+/// Writ could not redact its output.
 fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
     Redaction::compile(&decision.redact).map_err(|error| LaunchProblem {
         reason: Reason::PolicyBroken,
@@ -144,7 +145,10 @@ pub(super) enum ClaimState {
     Ours(Box<CommandExecution>),
     /// The claim is not stored. The task can try again.
     NotStored,
-    /// The execution is finished or deleted, or another process holds the claim.
+    /// This task cannot use the claim, for one of these reasons:
+    /// - The execution is finished or deleted.
+    /// - Another process holds the claim.
+    /// - This process ends before the result is known.
     Lost,
 }
 
@@ -155,15 +159,14 @@ pub(super) async fn claim(
     connected_by: &ResolvedMachine,
     connection: &ExecutionConnection,
 ) -> Result<HeldClaim, ConnectFailure> {
-    // All attempts use one token. If a write seems lost and is stored later, the token still identifies the claim.
+    // All attempts use one token, so Writ also recognizes a claim that an earlier attempt stored.
     let token = Uuid::new_v4().to_string();
     let standing = context.holders.current_epoch().ok_or(ConnectFailure::RetryAfter(SETTLE_PAUSE))?;
     let decided = Instant::now();
-    // Decisions that were sent with this token. If a response was lost, the API server has perhaps stored one of these
-    // decisions.
+    // Decisions of all attempts. After a lost response, the API server has perhaps stored an earlier decision.
     let mut made = Vec::new();
     for _ in 0..CONFLICT_TRIES {
-        // The three reads go to the API server concurrently, while the connection is open.
+        // The three reads of the API server run concurrently, because the open SSH connection waits for them.
         let (execution, resolved, rules) = tokio::join!(
             read_execution(context, work, Some(&token)),
             read_again(&context.fleet.cluster, &work.key.namespace, connected_by),
@@ -174,14 +177,12 @@ pub(super) async fn claim(
             return held_claim(context, work, token, execution, &made, (standing, decided));
         }
         let Some(resolved) = resolved? else {
-            // The connection was opened with older contents of the Machine or the Secret. The next attempt opens a new
-            // connection.
+            // The Machine or its Secret has changed, so the next attempt opens a new connection.
             context.fleet.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
             return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         };
         let ground = DecisionInput { execution, resolved };
-        // Another client can remove the finalizer. Without the finalizer, the execution could disappear while its
-        // command runs.
+        // Without the finalizer, the execution could disappear while its command runs.
         if !is_before_deadline(&ground.execution, context.cluster.now()) || !ground.execution.has_audit_finalizer() {
             return Err(ConnectFailure::Obsolete);
         }
@@ -193,7 +194,7 @@ pub(super) async fn claim(
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
         if context.holders.current_epoch() != Some(standing) {
-            // Other processes perhaps consider this process dead, and adopt its claims.
+            // The Lease was not renewed in time, so other processes perhaps adopt the claims of this process.
             return Err(ConnectFailure::RetryAfter(SETTLE_PAUSE));
         }
         let state = put(context, work, (&ground.execution, &size), status, &token).await?;
@@ -216,17 +217,16 @@ async fn put(
     status: CommandExecutionStatus,
     token: &str,
 ) -> Result<ClaimState, ConnectFailure> {
-    // From here on, the controller does not write the status, even if the response to this claim has not arrived yet.
+    // From here on, the controller does not write the status, even if the API server's response is lost.
     context.queues().mark_claiming(&work.key);
     match context.cluster.replace_status(read, status).await {
         Ok(execution) => Ok(ClaimState::Ours(Box::new(execution))),
-        // The response is missing or unreadable, or another write came first, perhaps an earlier write of this task.
-        // The next read shows if the claim is stored.
+        // Perhaps this write or an earlier write of this task has stored the claim. The next read shows the result.
         Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
             Ok(resolve_claim(context, &work.key, token).await)
         }
-        // The claim reserves space for the result. Either the object grew after the decision, or the limit of this etcd
-        // is lower than usual.
+        // The claim reserves space for the result, and etcd refuses the object with this space. Either the object grew
+        // after the controller checked its size, or this etcd has a lower size limit than the default.
         Err(ClusterError::TooLarge { message, .. }) => {
             let message = format!("{} ({message}; nothing was sent)", execution::no_space_message(size));
             Err(ConnectFailure::from_configuration(Reason::ObjectTooLarge, message))
@@ -274,7 +274,7 @@ pub(super) async fn resolve_claim(context: &Context, key: &ExecutionKey, token: 
             Ok(live) if live.is_claimed() => return ClaimState::Lost,
             Ok(_) => return ClaimState::NotStored,
             Err(ClusterError::NotFound { .. }) => return ClaimState::Lost,
-            // Any other error, such as a missing permission, gives no information about the stored claim.
+            // Other errors, such as a missing permission, do not show if the claim is stored.
             Err(error) if !context.aborting.is_cancelled() => {
                 tracing::warn!(%error, execution = %key, "it is not known yet whether a claim is stored");
                 tokio::time::sleep(SETTLE_PAUSE).await;
@@ -310,8 +310,8 @@ fn records(
     ClaimRecord { claim, machine: machine_record(ground, connection.connection()), remote }
 }
 
-/// Converts the start deadline to an uptime of the machine, because the machine's clock can be wrong. The remaining
-/// time counts from `now`, by the API server's clock.
+/// Converts the start deadline to an uptime of the machine, because the machine's clock can be wrong. `now` is the
+/// current time by the API server's clock.
 fn remote_record(known: &TimedFacts, not_after: Timestamp, now: Timestamp) -> RemoteRecord {
     let left = u64::try_from(not_after.duration_since(now).as_millis()).unwrap_or(0);
     let facts = &known.facts;

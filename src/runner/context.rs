@@ -19,18 +19,17 @@ use super::spool::Spool;
 pub struct OutputSinks {
     /// Registry of live output, for viewers.
     pub live: LiveOutput,
-    /// Store for whole outputs, because the status shows only a part of a long output. `None` if no store is
-    /// configured.
+    /// Store for whole outputs. `None` if no store is configured.
     pub store: Option<Store>,
 }
 
 /// Time limits for a claimed command, see [`crate::execution::Deadlines`].
 #[derive(Clone, Copy, Debug)]
 pub struct FollowLimits {
-    /// Maximum time that Writ waits for an unreachable machine, counted from the timeout of the command. After this
-    /// time, the outcome is unknown.
+    /// Maximum time to wait for an unreachable machine, after the command should have ended. After this time, the
+    /// outcome is unknown.
     pub unreachable: Duration,
-    /// Maximum time from a stop request to the end of the execution.
+    /// Maximum time from a stop request until Writ finishes the execution, whatever the machine reports.
     pub stop: Duration,
 }
 
@@ -42,7 +41,8 @@ pub(super) struct Context {
     pub policies: Arc<PolicyCache>,
     /// Checker that decides if Writ trusts `spec.requestedBy`.
     pub stamping: RequesterTrustChecker,
-    /// Membership of this process, with its Lease. Each claim contains the name of this Lease.
+    /// Lease of this process among the `writ serve` processes. Each claim of this process contains the name of this
+    /// Lease.
     pub holders: Arc<Membership>,
     pub outputs: OutputSinks,
     /// Store on local disk for results of Direct mode that the API server does not have yet. `None` if Writ keeps no

@@ -1,4 +1,5 @@
-//! Decides again before the start of a command, with objects that were just read from the API server.
+//! Repeats the decision about an execution before its command starts, with objects that were just read from the API
+//! server.
 
 use std::time::Duration;
 
@@ -37,8 +38,10 @@ pub(super) async fn read_decision_input(
 /// Reads the execution and its size. `token` is the token of the claim that this task has perhaps written.
 ///
 /// # Errors
-/// `Obsolete` if the execution is gone, finished, cancelled or claimed by another task, or if the runner shuts down. If
-/// the execution has the claim of this task, cancellation and shutdown are not errors.
+/// `Obsolete` in these cases:
+/// - The execution is gone, finished or claimed by another task.
+/// - The execution has no claim yet, and is cancelled or deleted.
+/// - The execution has no claim yet, and the runner shuts down.
 pub(super) async fn read_execution(
     context: &Context,
     work: &QueuedExecution,
@@ -95,10 +98,10 @@ pub(super) fn is_before_deadline(execution: &CommandExecution, now: Timestamp) -
     execution.metadata.creation_timestamp.is_some() && now < start_deadline(execution, now)
 }
 
-/// Returns the deadline of the start, counted from the creation time. Both times are by the API server's clock.
+/// Returns the deadline of the start: the creation time plus `startingDeadlineSeconds`, by the API server's clock.
 pub(super) fn start_deadline(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let may_wait = match execution.spec.starting_deadline_seconds {
-        // 0 means one attempt without a wait. The time that the attempt itself may take is added.
+        // 0 means one attempt without a wait. The deadline includes the maximum duration of this attempt.
         0 => IMMEDIATE_START_TOLERANCE + CONNECT_DEADLINE + OPEN_DEADLINE,
         seconds => Duration::from_secs(u64::from(seconds)),
     };
@@ -106,7 +109,7 @@ pub(super) fn start_deadline(execution: &CommandExecution, now: Timestamp) -> Ti
     now.checked_add(left).unwrap_or(now)
 }
 
-/// Returns true if two decisions are equal. Ignores the generation of the Whitelist and the digest.
+/// Returns true if two decisions are equal. Ignores the digest of each decision, and the generation of its Whitelist.
 pub(super) fn is_same_command(now: &DecisionRecord, then: &DecisionRecord) -> bool {
     let stripped = |record: &DecisionRecord| DecisionRecord {
         whitelist: ObjectRecord { generation: 0, ..record.whitelist.clone() },

@@ -1,18 +1,18 @@
-//! A claimed command in Direct mode, from the exec request to its observed end.
+//! Runs a claimed command in Direct mode, from the exec request to the observed end.
+//!
+//! The login shell starts a script, and the script waits for a permission (see `start`). When the script is ready, Writ
+//! sends the permission. The script then prints a mark and starts the command. The duration of the command starts at
+//! the mark. Only an exit code after the mark is the exit code of the command. Without the permission, the command
+//! never starts, even if the connection is lost (see `not_started`).
 //!
 //! The loop always reads the channel, because an unread channel blocks its whole connection. Only a slow output store
-//! delays the loop, for a short time (see [`Recorder::push`]). Exit status, output and end of output can arrive in any
-//! order. The run ends when the machine closes the channel. If another process keeps the output open, the run ends
-//! after the wait that follows the exit status (`decision.output.drainSeconds`).
+//! delays the loop, for a short time (see [`Recorder::push`]).
 //!
-//! The login shell starts a script, and the script waits for a permission (see `start`). Writ sends the permission when
-//! the script reports that it is ready. The script then prints a mark and starts the command. Only an exit code after
-//! the mark is the exit code of the command. The duration of the command starts at the mark. Without the permission the
-//! command never starts, even if the connection is lost (see `not_started`).
+//! Writ redacts and limits the output from the first byte, as the stored decision requires. If a command writes more
+//! than `decision.output.maximumBytes`, Writ sends a stop request and discards the output above the limit.
 //!
-//! The output settings of the stored decision apply from the first byte. Writ compiles the patterns for redaction
-//! before it sends the command. A command that writes more than `decision.output.maximumBytes` receives a stop request.
-//! The loop discards the output above that limit.
+//! The run ends when the machine closes the channel. If another process keeps the output open, the run ends after the
+//! wait that follows the exit status (`decision.output.drainSeconds`).
 
 mod again;
 mod first_words;
@@ -49,16 +49,17 @@ use start::{EMPTY_ANSWERS, Marks, READY_WORDS};
 
 /// Maximum time until the machine answers the exec request.
 const START_DEADLINE: Duration = Duration::from_secs(15);
-/// Maximum time from the answer to the exec request until the login is ready for the command. The start-up files of the
-/// login run during this time.
+/// Maximum time until the login is ready for the command. The time starts when the machine accepts the exec request.
+/// During this time, the start-up files of the login run.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(90);
-/// Maximum time from the permission to the start of the command. The start needs one round trip to the machine.
+/// Maximum time until the command starts. The time starts when Writ sends the permission. The start needs one round
+/// trip to the machine.
 const PERMISSION_DEADLINE: Duration = Duration::from_secs(15);
-/// Minimum time without output after the exit status before the run ends, for every value of `drainSeconds`. Output of
-/// the command itself can arrive after its exit status.
+/// Minimum time without output before Writ ends a run that has an exit status, even if `drainSeconds` is shorter. The
+/// reason is that the command's own output can arrive after its exit status.
 const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
-/// Maximum time from the exit status for which late output delays the end of the run, unless `drainSeconds` is longer.
-/// A process that the command left behind can write without a pause.
+/// Maximum wait after the exit status while output still arrives, or `drainSeconds` if it is longer. The limit is
+/// necessary, because a remaining process can write without a pause.
 const MAX_DELAY_BY_OUTPUT: Duration = Duration::from_secs(10);
 /// Time between TERM and KILL for a command that receives a stop request.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -71,7 +72,7 @@ struct Run {
     recorder: Recorder,
     /// Source of the API server's time.
     cluster: Cluster,
-    /// Number of bytes that may still be recorded, of both streams together, counted before redaction.
+    /// Remaining number of bytes to record, for both streams together, before redaction.
     budget: ByteBudget,
     maximum_bytes: u64,
     /// Time to wait for output after the exit status (`decision.output.drainSeconds`).
@@ -82,7 +83,8 @@ struct Run {
     marks: Marks,
     /// Time at which Writ sent the permission to start, or tried to send it.
     permitted: Option<Instant>,
-    /// Output and exit status of the login before the start of the command.
+    /// Output that arrived before the start mark, and the exit status or signal of the session. If the login did not
+    /// execute the command, they show the cause.
     unexpected: UnexpectedOutput,
     /// Time at which the start mark arrived, by the API server's clock and by the clock of this process.
     started: Option<(Timestamp, Instant)>,
@@ -99,15 +101,15 @@ struct Run {
     timeout: Duration,
     /// True if sudo runs the command as another user.
     by_sudo: bool,
-    /// First output after the start mark. Kept only if sudo required a password to check the command, because the
-    /// output can then come from sudo.
+    /// First output after the start mark. Writ stores this output only if sudo required a password to check the
+    /// command, because the output can then come from sudo.
     first_words: FirstWords,
 }
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 
-/// Sends a claimed command and follows it to its end. Also returns a problem if the account of the login user must be
-/// repaired before any command can start on the machine.
+/// Sends a claimed command and follows it to its end. Also returns a problem if the login user's account needs a repair
+/// before any command can start.
 pub(super) async fn run(
     context: &Context,
     work: &QueuedExecution,
@@ -212,8 +214,7 @@ impl Run {
         }
         // From here on, the command has perhaps started, even if the write fails.
         self.permitted = Some(Instant::now());
-        // If the write fails, the next event of the session reports the lost connection. The command gets no other
-        // input, so the input ends here.
+        // The permission is the last input. If the write fails, the next event reports the lost connection.
         if self.session.write_stdin(self.marks.permission()).await.is_ok() {
             let _ = self.session.end_input().await;
         }
@@ -320,8 +321,7 @@ impl Run {
         if !recorded.is_empty() {
             self.recorder.push(kind, recorded).await;
         }
-        // The time is read after the write. Unread output can arrive during a slow write, so the wait for output starts
-        // again after the write.
+        // The time is read after the push, so a slow push does not shorten the wait for output.
         self.last_output = Instant::now();
     }
 
@@ -329,8 +329,10 @@ impl Run {
         StopCause::OutputLimit { maximum_bytes: self.maximum_bytes }
     }
 
-    /// Returns the end of the run if no more events follow: the observed exit status, or `otherwise` if the machine
-    /// reported no exit status. If the start mark did not arrive, the exit status does not count.
+    /// Returns the end of a run whose session Writ no longer follows:
+    /// - If the start mark did not arrive: the result of `not_started`.
+    /// - If the machine reported an exit status: the exit status.
+    /// - In other cases: `otherwise`.
     fn ended_or(&self, otherwise: Termination) -> Termination {
         match (&self.exit, self.started) {
             (_, None) => self.not_started(),
@@ -399,8 +401,7 @@ impl Run {
     }
 
     async fn outcome(self, ending: Termination, hurry: impl Future<Output = ()>) -> CommandOutcome {
-        // KILL ends sudo, but sudo cannot forward KILL to the command. Perhaps the command still runs as the other
-        // user.
+        // sudo cannot forward KILL to the command, so the command perhaps still runs as the other user.
         let is_only_sudo =
             self.by_sudo && matches!((&ending, self.told), (Termination::Signalled { .. }, Some((_, _, true))));
         let ending = if is_only_sudo { Termination::StopNotConfirmed } else { ending };
@@ -446,8 +447,8 @@ fn drain_deadline(ended: Instant, last_output: Instant, drain: Duration) -> Inst
     silence.min(ended + MAX_DELAY_BY_OUTPUT).max(ended + drain)
 }
 
-/// Returns the reason why the record lacks output, or `None` if the record is complete. The limit takes precedence,
-/// because output above the limit is certainly missing.
+/// Returns the reason why the record lacks output, or `None` if the record is complete. The output limit takes
+/// precedence over all other reasons.
 fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) -> Option<IncompleteReason> {
     match (is_over_limit, is_closed, is_drain_over) {
         (true, _, _) => Some(IncompleteReason::OverLimit),
@@ -457,8 +458,8 @@ fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) 
     }
 }
 
-/// Returns a future that writes the start to the status while the loop reads output. If this write fails, the later
-/// write of the result contains the start.
+/// Returns a future that writes the start to the status. A lost write is harmless, because the result also contains the
+/// start.
 fn show_running<'a>(context: &'a Context, held: &'a HeldClaim, started: Timestamp) -> Progress<'a> {
     Box::pin(async move {
         let status = execution::with_start(&held.execution, started, context.cluster.now());

@@ -32,13 +32,12 @@ use super::queued_execution::QueuedExecution;
 use super::remote_gc;
 use super::{direct, record};
 
-/// Capacity of the channel to the controller. The controller empties the channel at once, so only a burst can fill the
-/// channel. If the channel is full, a task waits and delays only itself.
+/// Capacity of the channel to the controller. If a burst fills the channel, only the sending task waits.
 pub(super) const WAKE_QUEUE: usize = 1024;
 /// Pause after a failed adoption of a claim.
 const RETRY_AFTER_ADOPTION: Duration = Duration::from_secs(2);
-/// Pause after a machine refused a further connection. If a command on the machine ends during the pause, the
-/// connection of this command becomes free.
+/// Pause after a machine refused a further connection. During the pause, another command can end and free its
+/// connection.
 const RETRY_AFTER_FULL: Duration = Duration::from_millis(500);
 /// Maximum time to write results after the drain time has passed.
 const RECORD_DEADLINE: Duration = Duration::from_secs(10);
@@ -49,8 +48,7 @@ pub(super) struct Dispatcher {
     pub context: Arc<Context>,
     tasks: TaskTracker,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
-    /// True if queued executions may start. False until all executions from before this process are in their queues, so
-    /// that the oldest execution starts first.
+    /// True after [`Self::start`]. At startup, queued executions wait, so that the oldest execution starts first.
     is_started: Arc<AtomicBool>,
 }
 
@@ -88,9 +86,7 @@ impl Dispatcher {
         self.dispatch_ready(&machine);
     }
 
-    /// Adopts the claim of a command whose holder is gone, and follows the command to its end. Does nothing if the
-    /// execution already has a slot or was refused, or if the runner shuts down. The adoption does not wait for a slot,
-    /// because the command already occupies the machine.
+    /// Adopts a claim without waiting for a slot, see [`super::Runner::adopt`].
     pub fn adopt(&self, queued: QueuedExecution) {
         if self.context.draining.is_cancelled() {
             return;
@@ -102,7 +98,7 @@ impl Dispatcher {
     }
 
     /// Stops accepting executions, and waits up to `drain` for running commands to end. The next `writ serve` adopts
-    /// the remaining commands in Durable mode. The remaining commands in Direct mode end with an unknown outcome.
+    /// commands in Durable mode that still run. Commands in Direct mode that still run end with an unknown outcome.
     pub async fn shut_down(&self, drain: Duration) {
         self.context.draining.cancel();
         self.tasks.close();
@@ -239,8 +235,7 @@ impl Dispatcher {
         slot.is_connected = true;
         match adopt_claim(&self.context, &queued).await {
             Some(mut held) => self.run_durable(&mut held, &queued, Start::Reattach, cancel).await,
-            // The controller reconciles the execution again as soon as this task ends. The task pauses first, because
-            // the cause of the failed adoption can last for a moment.
+            // Without this pause, the controller would retry the failed adoption at once.
             None => tokio::select! {
                 () = tokio::time::sleep(RETRY_AFTER_ADOPTION) => {}
                 () = self.context.draining.cancelled() => {}
@@ -257,8 +252,7 @@ impl Dispatcher {
             _ => None,
         };
         if let Some(pause) = pause {
-            // The slot stays in use during the pause, because another execution on the machine would fail in the same
-            // way.
+            // The slot stays in use during the pause, because another execution would fail in the same way.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.context.draining.cancelled() => {}

@@ -1,17 +1,17 @@
-//! A claimed command in Durable mode, from its launch to its end in the machine's journal.
+//! Runs a claimed command in Durable mode, from its launch to its end in the machine's journal.
 //!
-//! The command does not depend on this process. After a lost connection, Writ connects again and reads the output from
-//! the last offset. If `writ` dies, another process adopts the claim and reads all output again.
+//! The command continues without this process and without a connection. After a lost connection, Writ reads the output
+//! from the last offset. If this process dies, another process adopts the claim and reads all output again.
 //!
-//! Guarantee: Writ sends the launch only if [`execution::next_step`] allows it. On the machine, only the request that
-//! creates the journal file starts the command, so the command starts at most once.
+//! Guarantee: the command starts at most once. On the machine, only the request that creates the journal file starts
+//! the command. Writ repeats a launch only if [`execution::next_step`] allows it.
 //!
 //! ```text
 //!            +--> launch ----+                    +--> ended: the outcome
 //! begin -----+               +--> converse -------+--> silence: pause, connect, reattach
 //!            +--> reattach --+    (`session`)     +--> journal: next step: launch | close | reattach | conclude
 //!
-//! each step and each pause ends at the deadline (`clock`): one final request, and the outcome (`ending`)
+//! if the deadline (`clock`) passes during a step or a pause: one final request, then the outcome (`ending`)
 //! ```
 
 mod clock;
@@ -46,12 +46,12 @@ pub(super) use run_state::Start;
 use run_state::{DurableRun, NextStep, ReattachResult, SessionEnd};
 use stopping::Stop;
 
-/// Maximum number of sessions in which foreign text is mixed into the launcher's reply. After this number of sessions,
-/// the run ends as soon as the machine reports the end of the command, even if output is missing.
+/// Maximum number of sessions with foreign text in the launcher's reply. At this number, the run ends as soon as the
+/// command has ended, even if output is missing.
 const MAX_MIXED_SESSIONS: u32 = 8;
 
-/// Launches or reattaches to a claimed command, and follows it to its end. Returns `None` if this process is ending or
-/// no longer holds the claim. Another process then follows the command.
+/// Launches a claimed command or reattaches to it, and follows it to its end. Returns `None` if this process is ending
+/// or no longer holds the claim. Another process then follows the command.
 pub(super) async fn run(
     context: &Context,
     work: &QueuedExecution,
@@ -65,8 +65,7 @@ pub(super) async fn run(
     };
     let redaction = match held.redaction() {
         Ok(redaction) => redaction,
-        // The patterns do not compile, so this run records no output. For a launch, Writ has sent nothing to the
-        // machine. For a reattach, another version of `writ serve` has perhaps sent the command.
+        // The redaction patterns of the decision do not compile, so this run records no output.
         Err(problem) => {
             let is_taken_over = matches!(begin, Start::Reattach);
             let mut run = DurableRun::new(context, work, held, uid, (&Redaction::default(), is_taken_over), cancel);
@@ -75,7 +74,7 @@ pub(super) async fn run(
                     session.close().await;
                     run.refused(problem).await
                 }
-                // Perhaps another version of writ sent the command, because that version could compile the patterns.
+                // Perhaps another version of writ could compile the patterns and has sent the command.
                 Start::Reattach => {
                     tracing::error!(execution = %run.held.key, error = problem.message, "a stored decision is of no use");
                     let problem = "the patterns to redact its output by cannot be used by this version of writ, so nothing of it \
@@ -123,8 +122,7 @@ impl DurableRun<'_> {
                 SessionEnd::Concluded(ending) => return Some(self.outcome(ending, None).await),
                 SessionEnd::NotOurs => return None,
                 SessionEnd::OutOfTime => return Some(self.out_of_time().await),
-                // The refused launch started nothing. The next step closes the execution on the machine, so that no
-                // other request can start the command.
+                // The refused launch started nothing. The next step prevents a start by any other request.
                 SessionEnd::Refused { reached, problem } => NextStep::Close { reached, problem },
                 SessionEnd::Mixed { reached, problem } => {
                     self.unsure = true;
@@ -181,10 +179,10 @@ impl DurableRun<'_> {
         self.converse(reached, session, &request, nonce, MachineMatch::Exact).await
     }
 
-    /// Returns the outcome from the end that the machine recorded.
+    /// Returns the outcome of a command whose end the machine has recorded.
     async fn ended(&mut self, ended: Ended) -> CommandOutcome {
         if ended.refused_by_sudo {
-            // The process that ran for a moment was sudo, not the command.
+            // Only sudo ran, not the command.
             self.started = None;
             let problem = sudo_refused("a password is required", &self.held.execution);
             return self.outcome(Termination::Refused(problem), Some(ended)).await;
@@ -199,8 +197,8 @@ impl DurableRun<'_> {
             Exit::Signalled(number) => Termination::Signalled { signal: signal_name(number) },
             Exit::Unknown => Termination::StoppedExitUnknown,
         };
-        // The machine's record decides if the command was stopped, because the command can end before the stop request
-        // arrives.
+        // The command can end before the stop request arrives, so only the machine's record shows if the stop request
+        // ended the command.
         self.stop = told.map(Stop::new);
         self.outcome(ending, Some(ended)).await
     }
@@ -215,15 +213,14 @@ impl DurableRun<'_> {
         if ended.timed_out {
             return Some(StopCause::Timeout);
         }
-        // Writ also checks the output limit itself. A machine that does not enforce the limit does not report
-        // `over_limit`.
+        // Writ also counts the output itself, because a machine can fail to enforce the limit.
         if ended.over_limit || self.budget.is_exceeded() {
             return Some(self.output_limit());
         }
         let asked_for = if self.cancel.is_cancelled() || self.held.execution.is_cancelled_or_deleted() {
             StopCause::Cancel
         } else {
-            // No user requested a stop. A holder of the claim therefore stopped the command because of its timeout.
+            // Without a request of a user, only the timeout is a reason for the stop.
             StopCause::Timeout
         };
         ended.stopped.then(|| self.stop.as_ref().map_or(asked_for, |stop| stop.cause))
@@ -294,7 +291,7 @@ impl DurableRun<'_> {
         place: MachineMatch,
         journal: &execution::Journal,
     ) -> Result<NextStep, Option<CommandOutcome>> {
-        // A machine that reports no progress, or an earlier state, gets its next request only after a pause.
+        // If the journal has made no progress since the last request, Writ pauses before the next request.
         if !self.note_journal(journal) && self.wait_out("its journal did not move on").await {
             return Err(Some(self.out_of_time().await));
         }

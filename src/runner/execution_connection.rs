@@ -7,11 +7,10 @@ use crate::ssh::Connection;
 
 /// Connection to the machine, by its execution mode.
 pub(super) enum ExecutionConnection {
-    /// Connection for this execution alone. A shared connection can be dead, and Writ could notice this only after the
-    /// claim. In Direct mode, Writ could then not retry, and the outcome would be unknown.
+    /// Connection for this execution alone. After a lost connection, Direct mode cannot follow a running command.
     Direct(Open),
-    /// Permit on a shared connection. If the connection is dead, Writ retries even after the claim, because the
-    /// launcher prevents a second start.
+    /// Permit on a shared connection. If the connection is lost, Writ can repeat the launch, because the launcher
+    /// prevents a second start.
     Durable(Arc<LauncherConnection>),
 }
 

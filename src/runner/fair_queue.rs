@@ -1,8 +1,8 @@
-//! Queue of one machine, as plain data. The queue returns executions in this order:
+//! Queue of one machine, as plain data. Three rules decide which execution comes next:
 //!
-//! 1. Executions that must not be delayed (`startingDeadlineSeconds: 0`).
-//! 2. Executions of different requesters, in turns.
-//! 3. Executions of one requester, oldest first.
+//! 1. Executions that must not be delayed (`startingDeadlineSeconds: 0`) come first.
+//! 2. Requesters take turns.
+//! 3. Of the executions of one requester, the oldest comes first.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,14 +12,14 @@ use crate::cluster::ExecutionKey;
 
 use super::queued_execution::QueuedExecution;
 
-/// Maximum number of requesters for which the last turn is stored. At this limit, the queue deletes all stored turns. A
-/// requester then loses at most one turn.
+/// Maximum number of requesters with a stored last turn. At this limit, the queue deletes all stored turns. A requester
+/// then loses at most one turn.
 const MAX_REMEMBERED: usize = 1_000;
 
 /// Position of an execution among the executions of one requester.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct QueueKey {
-    /// False if the execution must not be delayed. False sorts before true, so such an execution comes first.
+    /// False for an urgent execution. False sorts before true, so urgent executions come first.
     pub can_wait: bool,
     created: Timestamp,
     pub key: ExecutionKey,
@@ -65,7 +65,7 @@ impl FairQueue {
     }
 
     /// Returns the requester and the position of the next execution. Among equally urgent executions, the requester
-    /// with the oldest last turn comes first.
+    /// whose last turn is longest ago comes first.
     pub fn peek(&self) -> Option<(String, QueueKey)> {
         let heads = self.by_requester.iter().filter_map(|(requester, queue)| Some((requester, queue.keys().next()?)));
         let served = |requester: &String| self.last_served.get(requester).copied().unwrap_or(0);

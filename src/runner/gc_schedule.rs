@@ -31,8 +31,8 @@ impl GcSchedule {
         true
     }
 
-    /// Records that the cleanup failed. The first command that ends on the machine after [`RETRY_AFTER_FAILURE`] starts
-    /// another cleanup.
+    /// Records that the cleanup failed. After [`RETRY_AFTER_FAILURE`], another cleanup starts as soon as a command on
+    /// the machine ends.
     pub fn postpone(&self, machine: MachineKey) {
         lock(&self.machines).insert(machine, Instant::now() + RETRY_AFTER_FAILURE);
     }

@@ -52,7 +52,7 @@ pub(super) fn sudo_refused(words: &str, execution: &CommandExecution) -> LaunchP
 /// The only output of sudo or sudo-rs if a password is necessary and there is no terminal to enter the password.
 const ASKS: [&str; 2] = ["sudo: a password is required", "sudo: interactive authentication is required"];
 
-/// Returns the message if this standard error consists of exactly one of these messages.
+/// Returns the message if `stderr` is exactly one message of [`ASKS`] and a newline.
 pub(super) fn is_sudo_asking(stderr: &[u8]) -> Option<&'static str> {
     ASKS.into_iter().find(|words| stderr.strip_suffix(b"\n") == Some(words.as_bytes()))
 }

@@ -24,11 +24,11 @@ const MAX_CONNECTING: usize = 4;
 /// Time for which a machine gets fewer slots after the machine refused a further connection. After this time,
 /// `maxConcurrent` applies again.
 const REMEMBER_ROOM: Duration = Duration::from_secs(300);
-/// Time after which the queues drop a refusal that the controller has not read. The controller never reads the refusal
-/// of a deleted object.
+/// Maximum time for which the queues keep a refused execution. Normally, the controller withdraws the execution
+/// earlier.
 const FORGET_REFUSALS_AFTER: Duration = Duration::from_secs(600);
-/// Time after the discovery of a fault in which new executions still end because of the fault. Executions that are
-/// created this close together come from the same manifest or script. Creation times are whole seconds.
+/// Time after the detection of a fault. The fault also ends executions that are created during this time, for example
+/// the other executions of one manifest. The time is 1 s, because creation times are whole seconds.
 pub(super) const CREATED_TOGETHER: Duration = Duration::from_secs(1);
 
 /// One moment, by two clocks.
@@ -56,7 +56,7 @@ struct MachineQueue {
     in_use: usize,
     /// Number of executions that are connecting.
     connecting: usize,
-    /// Number of commands on the machine when the machine allowed no further connection, and the time of this refusal.
+    /// Number of commands on the machine when it last refused a further connection, and the time of this refusal.
     room: Option<(usize, Instant)>,
 }
 
@@ -117,9 +117,8 @@ impl MachineQueues {
         queues.fold((0, 0), |(waiting, running), queue| (waiting + queue.waiting.len(), running + queue.in_use))
     }
 
-    /// Gives a slot on a machine to the next execution that may start. Returns the execution, and the token that stops
-    /// its command. If `only_urgent` is true, only executions that must not be delayed (`startingDeadlineSeconds: 0`)
-    /// start.
+    /// Gives a slot on a machine to the next execution. Returns the execution, and the token that stops its command. If
+    /// `only_urgent` is true, only executions with `startingDeadlineSeconds: 0` start.
     pub fn next(
         &mut self,
         machine_key: &MachineKey,
@@ -151,8 +150,7 @@ impl MachineQueues {
     pub fn adopt(&mut self, queued: &QueuedExecution) -> Option<CancellationToken> {
         match self.executions.get(&queued.key) {
             None => {}
-            // Another process claimed the execution and is gone. The execution leaves the queue, because its command
-            // already occupies the machine.
+            // Another process claimed the execution, so its command already occupies the machine.
             Some(State::Waiting { requester, queue_key, machine }) => {
                 if let Some(queue) = self.queues.get_mut(machine) {
                     queue.waiting.remove(requester, queue_key);
@@ -186,14 +184,15 @@ impl MachineQueues {
         self.queues.get(machine_key).map_or((0, 0), |queue| (queue.in_use, queue.waiting.len()))
     }
 
-    /// Returns true if the controller must reconcile this execution after a change of the Machine. An execution that
-    /// the runner does not know perhaps waits for the creation of this Machine. The status of a queued execution must
-    /// report that its Machine was deleted.
+    /// Returns true if the controller must reconcile this execution after a change of the Machine:
+    /// - An unknown execution perhaps waits for the creation of this Machine.
+    /// - A queued execution must report the deletion of its Machine.
     pub fn is_affected_by(&self, key: &ExecutionKey, machine_key: &MachineKey, is_deleted: bool) -> bool {
         match self.executions.get(key) {
             None => true,
             Some(State::Waiting { machine, .. }) => is_deleted && machine == machine_key,
-            // No reconcile is necessary, because the attempt reads the Machine again before the claim.
+            // A connecting execution reads the Machine again before the claim. Owned and refused executions no longer
+            // wait for the Machine.
             Some(State::Connecting { .. } | State::Owned { .. } | State::Refused { .. }) => false,
         }
     }
@@ -238,7 +237,7 @@ impl MachineQueues {
                 self.put_back(queued, machine_key.clone(), now);
             }
             Some(ConnectFailure::Unreachable(message)) => {
-                // The status already reports that the execution waits for the machine, so no reconcile is necessary.
+                // If the status already reports an unreachable machine, no reconcile is necessary.
                 if !queued.urgent && self.registry.entry(&machine_key).state().was_unreachable_before(began) {
                     result.wake.clear();
                 }
@@ -259,8 +258,8 @@ impl MachineQueues {
                 if queued.urgent || since_online {
                     self.refuse(key, problem, now.instant);
                 } else {
-                    // The machine was in order after this execution was created. The execution therefore waits like the
-                    // rest of the queue.
+                    // The machine was in order after the creation of this execution, so the execution waits for the
+                    // repair.
                     self.put_back(queued, machine_key.clone(), now);
                 }
             }
@@ -339,9 +338,11 @@ impl MachineQueues {
         self.queues.entry(machine_key).or_default().waiting.push(queued);
     }
 
-    /// Starts a pause after a failed attempt. After the first failure of a kind, the controller reconciles the queued
-    /// executions, so that their statuses report the failure. If the machine needs manual repair, some queued
-    /// executions end (see `fault_for`).
+    /// Starts a pause after a failed attempt. If the machine needs manual repair, some queued executions end (see
+    /// `fault_for`).
+    ///
+    /// After the first failure, or if `needs_person` has changed, the controller reconciles the queued executions.
+    /// Their statuses then report the failure.
     fn start_backoff(
         &mut self,
         machine_key: &MachineKey,
@@ -371,8 +372,7 @@ impl MachineQueues {
         self.executions.insert(key, State::Refused { problem, since: now });
     }
 
-    /// Drops the queue of a machine that has no executions, unless a pause after a failure is running. The number of
-    /// executions therefore limits the number of queues.
+    /// Drops the queue of a machine without executions, except during the pause after a failure.
     fn drop_if_idle(&mut self, machine_key: &MachineKey, now: Instant) {
         let is_idle = self.queues.get(machine_key).is_some_and(|queue| queue.in_use == 0 && queue.waiting.is_empty());
         if !is_idle {
@@ -387,9 +387,12 @@ impl MachineQueues {
     }
 }
 
-/// Returns the fault that ends an execution, if its machine needs manual repair. The fault ends executions that were
-/// created after the machine was last in order, and before the fault was known. Other executions wait for the repair.
-/// Executions that must not be delayed try the machine instead.
+/// Returns the fault of the machine, if the fault ends this execution. A fault that needs manual repair ends an
+/// execution with both of these properties:
+/// - The execution was created after the machine was last in order.
+/// - The execution was created at most [`CREATED_TOGETHER`] after the fault became known.
+///
+/// Other executions wait for the repair. Urgent executions try the machine instead.
 fn fault_for(machine: &ManagedMachine, queued: &QueuedExecution) -> Option<LaunchProblem> {
     let state = machine.state();
     let backoff = state.backoff.as_ref().filter(|backoff| backoff.needs_person && !queued.urgent)?;

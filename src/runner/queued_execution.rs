@@ -10,7 +10,7 @@ use crate::fleet::MachineKey;
 pub struct QueuedExecution {
     /// Namespace, name and UID of the execution.
     pub key: ExecutionKey,
-    /// Name of its Machine, in the same namespace.
+    /// Name of the execution's Machine, in the same namespace.
     pub machine: String,
     /// Creation time of the execution. The oldest execution of a requester starts first.
     pub created: Timestamp,
@@ -21,7 +21,7 @@ pub struct QueuedExecution {
 }
 
 impl QueuedExecution {
-    /// Returns the key of its Machine.
+    /// Returns the key of the execution's Machine.
     pub(crate) fn machine_key(&self) -> MachineKey {
         (self.key.namespace.clone(), self.machine.clone())
     }

@@ -1,5 +1,4 @@
-//! Writes the result to the status, and retries as long as the API server is unreachable. If Writ gave up, a result
-//! that Writ has observed could be lost.
+//! Writes the result to the status. Retries while the API server is unreachable, so that no observed result is lost.
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ const PAUSE_WHERE_FULL: Duration = Duration::from_secs(30);
 /// Writes the result. Returns false if the claim is lost or the API server refuses the result.
 pub(super) async fn record(context: &Context, held: &mut HeldClaim, outcome: CommandOutcome) -> bool {
     let mut status = conclude(&held.execution, outcome, context.cluster.now());
-    // The machine also keeps the result of a command in Durable mode, so another process can read this result again.
+    // In Durable mode, the machine also keeps the result, so only Direct mode needs the spool.
     let is_only_here = held.execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Direct);
     let spool = context.spool.as_ref().filter(|_| is_only_here);
     if let Some(spool) = spool {
@@ -49,8 +48,8 @@ pub(super) async fn record(context: &Context, held: &mut HeldClaim, outcome: Com
     stored
 }
 
-/// Reads the execution again, because the user that cancelled the execution was unknown at the claim. Returns `None` if
-/// the execution no longer exists or cannot be read.
+/// Reads the execution again, because only the current object names the user who cancelled it. Returns `None` if the
+/// execution no longer exists or cannot be read.
 async fn who_cancelled(context: &Context, held: &HeldClaim) -> Option<CommandExecution> {
     let live = context.cluster.execution(&held.key.namespace, &held.key.name).await.ok()?;
     (live.metadata.uid.as_deref() == Some(&held.key.uid)).then_some(live)
@@ -82,8 +81,8 @@ async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutio
         if shrink_status(status, &mut step, why) {
             tracing::error!(execution = %held.key, error = message, step, "a result was refused; it is stored with less in it");
         } else if why == TOO_LARGE {
-            // The claim was written by a version of writ that reserved no space. The outcome is known, so Writ keeps
-            // trying.
+            // This happens if an older version of Writ wrote the claim and reserved no space for the result. Writ tries
+            // again, because the outcome is known.
             waits.get_or_insert_with(|| metrics().result_waits());
             tracing::error!(execution = %held.key, uid = held.key.uid, error = message, "a result does not fit; remove labels or annotations of the execution");
             tokio::time::sleep(PAUSE_WHERE_FULL).await;

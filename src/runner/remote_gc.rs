@@ -1,10 +1,14 @@
-//! Cleanup of a machine, once a day if commands run on the machine. The cleanup removes output that was never
-//! acknowledged, because a `writ serve` died between the result and the acknowledgement. The cleanup also removes
-//! expired journals.
+//! Cleans up the launcher's directory on a machine. A cleanup starts after the end of a command, at most once a day for
+//! each machine. The cleanup removes:
 //!
-//! Guarantee: until `JOURNAL_DAYS` have passed, the cleanup removes output only if the API server reports that the
-//! execution of this output has finished. Other namespaces or clusters can use the same directory. The output of their
-//! executions stays for this time.
+//! 1. Unacknowledged output of finished executions. Their `writ serve` died before the acknowledgement.
+//! 2. Journals whose last entry is older than `JOURNAL_DAYS`, with their output.
+//!
+//! # Guarantees
+//!
+//! A cleanup removes the output of an execution early only if the API server reports the execution as finished. All
+//! other output stays for `JOURNAL_DAYS` after the last entry of its journal. For example, executions of other clusters
+//! can have files in the same directory.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,8 +20,8 @@ use super::acknowledgements::MAX_BATCH;
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
-/// Number of days for which a journal and its unacknowledged output stay after the last entry. The journal prevents a
-/// second start of the command, so it must stay longer than the maximum of `startingDeadlineSeconds`, 7 days.
+/// Number of days for which a journal and its unacknowledged output stay after the last entry. Must exceed the maximum
+/// of `startingDeadlineSeconds` (7 days), because the journal prevents a second start.
 const JOURNAL_DAYS: u32 = 30;
 /// Maximum number of outputs that one cleanup checks. One reply of the launcher has space for this number of UIDs.
 const MAX_LEFTOVERS: u32 = 100;

@@ -1,9 +1,10 @@
 //! Keeps results on the local disk of this process until the API server has stored them.
 //!
-//! In Durable mode, the machine also keeps the result. In Direct mode, no other copy exists. If `writ` died between the
-//! end of a command and the write of its result, the outcome would be unknown. Writ therefore first stores the result
-//! on the local disk. A process that starts writes the stored results to the API server, with the token of the claim.
-//! If another process has finished the execution meanwhile, the write fails and overwrites nothing.
+//! In Direct mode, no other copy of a result exists. Without the local copy, the outcome would be unknown if `writ`
+//! died before the write to the API server.
+//!
+//! After its start, the next process writes the stored results to the API server, with the token of the claim. If
+//! another process has finished the execution, the write changes nothing.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -74,7 +75,7 @@ impl Spool {
         fs::rename(new, path)
     }
 
-    /// Removes a result that is stored, or that can never be stored.
+    /// Removes the local copy of a result that the API server has stored, or can never store.
     pub(super) fn forget(&self, uid: &str) {
         // If the file remains, the next replay changes nothing, because the execution is finished.
         let _ = fs::remove_file(self.path(uid));
@@ -107,7 +108,7 @@ impl Spool {
             match cluster.write_as_holder(&key, &token, &status).await {
                 WriteOutcome::Stored => {
                     tracing::info!(execution = %key, uid = key.uid, "a result that another process had observed is stored");
-                    // The spool contains neither the request nor the requester, so the log line needs the execution.
+                    // The log line needs the request and the requester, which the spool does not contain.
                     if let Ok(stored) = cluster.execution(&key.namespace, &key.name).await
                         && stored.metadata.uid.as_deref() == Some(&key.uid)
                     {

@@ -1,4 +1,4 @@
-//! Addresses at which a Secret permits the use of its key. Pure.
+//! Decides at which addresses a Secret permits the use of its key. This module does no I/O.
 //!
 //! ```text
 //! 10.0.*  10.0.0.0/16  2001:db8::*      an address pattern: matched against the addresses that Writ connects to
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! # Guarantees
-//! An address pattern never admits a name by its spelling: `10.0.*` does not admit `10.0.evil.example`. Writ matches
-//! the addresses that this name resolves to.
+//! An address pattern admits no name by its spelling. For example, `10.0.*` does not admit `10.0.evil.example`. Writ
+//! resolves this name, and matches `10.0.*` against the resolved addresses.
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +40,7 @@ enum Pattern {
     Name(Vec<String>),
 }
 
-/// Error of a pattern that can admit nothing.
+/// Error of a pattern that can admit nothing, or that exceeds a limit.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("has the pattern {pattern:?}, {why}")]
 pub struct PatternError {
@@ -51,10 +51,9 @@ pub struct PatternError {
 /// Verdict about the text of an address, before it is resolved.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// All addresses of the text are admitted.
+    /// The text is admitted. The addresses of an admitted name need no check.
     Admitted,
-    /// The text is a name, and no name pattern admits this name. Each address that the name resolves to must be
-    /// checked.
+    /// No name pattern admits the name, but the Secret has address patterns. Each resolved address must be checked.
     ByAddress,
     /// The text is not admitted.
     Refused,
@@ -64,8 +63,8 @@ impl Admission {
     /// Reads patterns that are separated by commas.
     ///
     /// # Errors
-    /// Names the first pattern that can admit nothing, is too long, or exceeds the maximum number of patterns. Writ
-    /// does not ignore such a pattern, because its author expects an effect.
+    /// The error names the first pattern that can admit nothing, is too long, or exceeds the maximum number of
+    /// patterns.
     pub fn parse(patterns: &str) -> Result<Self, PatternError> {
         let texts: Vec<&str> = patterns.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
         if let Some(beyond) = texts.get(MAX_PATTERNS) {
@@ -190,7 +189,7 @@ fn labels_of(name: &str) -> Vec<String> {
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut in_text) = (0, 0);
-    // Position of the last `*` in the pattern, and end of the text that this `*` matches so far.
+    // Position of the most recent `*` in the pattern, and end of the text that this `*` matches so far.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = text.get(in_text) {
         match (pattern.get(at), star.as_mut()) {

@@ -9,13 +9,12 @@ use russh::{Preferred, cipher, client, compression, kex, mac};
 /// Interval of keepalives on an idle connection, and maximum number of unanswered keepalives. russh notices a dead
 /// machine after 60 s: 15 s x (3 + 1).
 const KEEPALIVE: (Duration, usize) = (Duration::from_secs(15), 3);
-/// Maximum time without a message from the server. After this time russh closes the connection. This limit also covers
-/// the first key exchange, during which russh sends no keepalives. An answer to a keepalive counts as a message, so a
-/// silent command does not reach the limit.
+/// Maximum time without a message from the server, after which russh closes the connection. Also limits the first key
+/// exchange, which has no keepalives. A silent command does not reach this limit, because answers to keepalives count.
 const INACTIVITY: Duration = Duration::from_secs(75);
 
 /// Returns the client's configuration, without SHA-1, CBC and compression. The client requests only the given types of
-/// host keys and certificates, because Writ would accept no other type.
+/// host keys and certificates.
 pub(super) fn config(key_types: Vec<Algorithm>, certificate_types: Vec<Algorithm>) -> client::Config {
     client::Config {
         preferred: Preferred {

@@ -21,14 +21,14 @@ use super::stream::{AbortOnDrop, AbortableStream};
 use super::text::printable;
 use super::{AddressPolicy, Admission, ConnectError, Credentials, HostKeyVerifier, Session, VerifiedHostKey};
 
-/// Maximum time to send a disconnect message, and then maximum time to wait for the end of the connection.
+/// Maximum time to send a disconnect message. Also the maximum time to wait for the end of a connection.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// Maximum number of unanswered requests to open a connection through one host. If the requested address silently drops
-/// packets, the host answers after about two minutes. Until then the request holds a socket of the host.
+/// Maximum number of unanswered requests to one jump host for a connection through it. Each request holds a socket of
+/// the jump host, for about two minutes if the requested address drops packets.
 const MAX_PENDING_FORWARDS: usize = 32;
-/// Deadline for the answer to a request to open a connection through a host. Linux gives up a connect after 127 s.
+/// Maximum time for a jump host to answer a request for a connection through it. Linux gives up a connect after 127 s.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(150);
-/// Interval at which the end of a connection is polled.
+/// Interval at which Writ checks if a connection has ended.
 const CLOSED_POLL: Duration = Duration::from_millis(2);
 /// Maximum number of characters of a russh error in a message. The error can repeat text of the server.
 const MAX_DETAIL_SHOWN: usize = 300;
@@ -49,7 +49,7 @@ pub struct Target {
     pub host_keys: HostKeyVerifier,
     /// Address to try first if the name has several addresses. Ignored if the name does not resolve to this address.
     pub prefer: Option<IpAddr>,
-    /// Namespace for which the connection counts in the limits that all namespaces share.
+    /// Namespace whose limit of concurrent lookups applies to the name.
     pub namespace: String,
     /// Addresses at which the Secret permits the use of the key. `None` permits all addresses. Ignored for a connection
     /// through a jump host, because the jump host resolves the name.
@@ -102,9 +102,8 @@ pub async fn connect(
     establish_within(target, credentials, Route::Direct(network), deadline).await
 }
 
-/// Opens a connection through `outer`. The jump host at the end of `outer` resolves the target's name and connects to
-/// the target. If `outer` ends, the new connection ends too. No [`AddressPolicy`] applies to the machines behind
-/// `outer`.
+/// Opens a connection through the jump host at the end of `outer`. The jump host resolves the target's name. If `outer`
+/// ends, the new connection ends too. No [`AddressPolicy`] applies to the new connection.
 ///
 /// # Errors
 /// As for [`connect`]. [`ConnectError::ForwardingRefused`] if the jump host forwards no connections.
@@ -178,8 +177,7 @@ impl ConnectAttempt<'_> {
         let mut host = match self.handshake(&addresses, true).await {
             Err(refusal) if self.target.host_keys.may_fall_back_to_plain_key(&refusal) => {
                 self.progress.reset();
-                // If the plain key does not match either, the error about the certificate is returned, because this
-                // error helps the user more.
+                // If the plain key does not match either, the first error (about the certificate) helps the user more.
                 self.handshake(&addresses, false).await.map_err(|other| match other {
                     ConnectError::HostKeyMismatch { .. } => refusal,
                     other => other,
@@ -243,8 +241,7 @@ impl ConnectAttempt<'_> {
         let check = HostKeyHandler { host_keys, progress: Arc::clone(&self.progress) };
         let handle =
             client::connect_stream(Arc::new(config), stream, check).await.map_err(|error| self.classify(&error))?;
-        // russh verifies the signature with any algorithm that the signature names. Writ offered only SHA-2, so a
-        // signature with SHA-1 is refused here.
+        // russh also accepts a signature with SHA-1, which Writ did not offer. Writ refuses such a signature here.
         let signature = handle.agent_session_binding().map(|binding| binding.signature()).unwrap_or_default();
         if signature.starts_with(SHA1_SIGNATURE) {
             return Err(ConnectError::Handshake(format!(
@@ -289,13 +286,12 @@ impl ConnectAttempt<'_> {
     ) -> Result<Option<LoginRefusal>, ConnectError> {
         Ok(Some(match log_in(handle, &self.target.user, key).await {
             Ok(AuthResult::Success) => return Ok(None),
-            // russh also returns a failure without methods if the connection ends before the host has answered.
+            // If the connection ends before the host answers, russh returns a failure without methods.
             Ok(AuthResult::Failure { remaining_methods, .. })
                 if remaining_methods.is_empty() && self.closed_without_disconnect(handle).await =>
             {
                 let step = self.progress.step();
-                // The banner can contain the reason. If PAM refuses the user after the key is accepted, PAM sends the
-                // reason, and then sshd closes the connection.
+                // If PAM refuses the user after an accepted key, the banner can contain the reason.
                 let said = self.progress.banner();
                 if is_about_account(&said) {
                     return Err(ConnectError::AccountRefused { user: self.target.user.clone(), said });
@@ -322,9 +318,8 @@ impl ConnectAttempt<'_> {
         }))
     }
 
-    /// Returns true if the connection ends within the deadline and without a disconnect message. sshd sends a
-    /// disconnect message after too many failures. The message therefore shows that the host ended the login on
-    /// purpose.
+    /// Returns true if the connection ends within [`DISCONNECT_DEADLINE`] without a disconnect message. A host that
+    /// ends the login on purpose, for example after too many failures, sends a disconnect message.
     async fn closed_without_disconnect(&self, handle: &Handle<HostKeyHandler>) -> bool {
         timeout(DISCONNECT_DEADLINE, closed(handle)).await.is_ok() && !self.progress.got_disconnect()
     }
@@ -357,7 +352,7 @@ impl ConnectAttempt<'_> {
         }
     }
 
-    /// Returns the error for a host that has no key of a requested type.
+    /// Returns the error for a host without a host key or certificate of a requested type.
     fn no_common_host_key_type(&self, theirs: &str) -> ConnectError {
         let expected = self.target.host_keys.expected();
         if expected.is_empty() && !self.target.host_keys.certificate_types().is_empty() {
@@ -411,8 +406,7 @@ impl Connection {
     pub async fn open(&self, deadline: Duration) -> Result<Session, ConnectError> {
         match timeout(deadline, self.handle.channel_open_session()).await {
             Ok(Ok(channel)) => Ok(Session::new(channel)),
-            // OpenSSH refuses further sessions if MaxSessions are open. A closed session counts until OpenSSH frees
-            // this session, a moment later.
+            // OpenSSH refuses more than MaxSessions sessions. A closed session still counts for a moment.
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
                 Err(ConnectError::Busy(format!("{}: no session: {reason:?}", self.peer)))
             }
@@ -438,15 +432,14 @@ impl Connection {
 
     /// Sends a disconnect message and closes the connection, even if other tasks still use it.
     pub async fn close(&self) {
-        // A disconnect message that does not arrive does no harm, because the stream is aborted in any case.
+        // A lost disconnect message does no harm, because the stream is aborted below.
         let _ = timeout(DISCONNECT_DEADLINE, self.handle.disconnect(Disconnect::ByApplication, "done", "en")).await;
         let _ = timeout(DISCONNECT_DEADLINE, closed(&self.handle)).await;
         self.guard.abort();
     }
 
-    /// Opens a stream to another machine through this connection. A channel can be closed only after the jump host has
-    /// answered, but the caller can give up earlier. A separate task therefore waits for the answer, and closes the
-    /// channel if the caller is gone.
+    /// Opens a stream to another machine through this connection. If the caller gives up before the jump host answers,
+    /// a separate task waits for the answer and closes the channel.
     async fn open_direct_tcpip(&self, address: &str, port: u16) -> Result<ChannelStream<Msg>, ConnectError> {
         let name = host_port(address, port);
         let (handle, address, port) = (Arc::clone(&self.handle), address.to_owned(), u32::from(port));
@@ -457,12 +450,10 @@ impl Connection {
         };
         tokio::spawn(async move {
             let _permit = permit;
-            // The last two arguments are the origin of the connection (RFC 4254, section 7.2). These values reveal
-            // nothing about this host.
+            // The origin of the connection (RFC 4254, section 7.2) reveals nothing about this host.
             let asked = handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0);
             let Ok(opened) = timeout(FORWARD_DEADLINE, asked).await else {
-                // A machine that does not answer the request cannot serve as a jump host, so the whole connection is
-                // closed.
+                // A machine without an answer cannot serve as a jump host, so Writ closes the connection.
                 let _ = handle.disconnect(Disconnect::ByApplication, "no answer", "en").await;
                 return;
             };

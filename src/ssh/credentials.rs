@@ -25,8 +25,8 @@ use super::clock::seconds_now;
 use super::public_key::{WeakKey, check_strength};
 use super::text::date;
 
-/// Maximum number of bcrypt rounds. ssh-keygen uses 16 rounds (24 since OpenSSH 9.8), which take about 0.1 s. The
-/// author of the Secret chooses the number. Without this maximum, the author could keep a thread busy for hours.
+/// Maximum number of bcrypt rounds. ssh-keygen uses 16 rounds (24 since OpenSSH 9.8), which take about 0.1 s. Without
+/// this maximum, the author of a Secret could keep a thread busy for hours.
 const MAX_BCRYPT_ROUNDS: u32 = 256;
 
 /// A private key with an optional certificate. The type has no Display and no Serialize, and its Debug prints no
@@ -48,16 +48,16 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads the first private key of a file, and the certificate for this key. Supports the formats that OpenSSH
-    /// opens: OpenSSH's own format, PKCS#8, PKCS#1 for RSA and SEC 1 for EC, encrypted or not. Ignores text around the
-    /// key, a passphrase that is not needed, and one newline at the end of the passphrase.
+    /// Reads the first private key of a file, and the certificate for this key.
+    ///
+    /// - Formats: OpenSSH's own format, PKCS#8, PKCS#1 for RSA and SEC 1 for EC, encrypted or not.
+    /// - Ignored: text around the key, a passphrase that is not needed, and one newline at the end of the passphrase.
     ///
     /// # Errors
     /// See [`CredentialsError`]. A certificate that is not valid now is an error.
     ///
     /// # Caveats
-    /// To open an encrypted key takes 0.1 s or more, by design. Call this function in a context that may block
-    /// (`spawn_blocking`).
+    /// An encrypted key takes 0.1 s or more to open. Call this function in a context that may block (`spawn_blocking`).
     pub fn parse(
         private_key: &[u8],
         passphrase: Option<&[u8]>,

@@ -31,7 +31,7 @@ pub(super) fn host_port(address: &str, port: u16) -> String {
 pub(super) struct Wanted<'a> {
     pub address: &'a str,
     pub port: u16,
-    /// Namespace for which the lookup counts in the limits that all namespaces share.
+    /// Namespace whose limit of concurrent lookups applies to the name.
     pub namespace: &'a str,
     /// Addresses at which the Secret permits the use of the key. `None` permits all addresses.
     pub admission: Option<&'a Admission>,
@@ -133,8 +133,9 @@ pub(super) fn not_connected(at: &str, error: &io::Error) -> ConnectError {
     ConnectError::Unreachable(format!("{at}: {error}{remedy}"))
 }
 
-/// Returns the timeout for the next address. `addresses` is the number of remaining addresses. The timeout is an equal
-/// share of the remaining time, at most `ADDRESS_DEADLINE`. The last address gets all of the remaining time.
+/// Returns the timeout for the next address. `left` is the remaining time, and `addresses` is the number of untried
+/// addresses. Each address gets an equal share of `left`, at most `ADDRESS_DEADLINE`. The last address gets all of
+/// `left`.
 fn per_address_timeout(left: Duration, addresses: usize) -> Duration {
     match u32::try_from(addresses) {
         Ok(0 | 1) => left,
@@ -213,7 +214,7 @@ mod tests {
     async fn an_address_that_refuses_is_followed_by_the_next() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = listener.local_addr().unwrap();
-        // The same port on an address without a listener.
+        // An address without a listener, with the port of the listener `there`.
         let nobody = SocketAddr::new("127.0.0.77".parse().unwrap(), there.port());
         let until = Instant::now() + Duration::from_secs(30);
         let (_, reached) = dial_any(&[nobody, there], until).await.unwrap();

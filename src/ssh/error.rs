@@ -13,8 +13,8 @@ pub enum ConnectError {
     /// The machine is not reachable now. A later attempt can succeed.
     #[error("{0}")]
     Unreachable(String),
-    /// The machine accepted the connection, but closed the connection before its first message. If too many connections
-    /// open simultaneously, sshd drops some connections (MaxStartups). An immediate retry can succeed.
+    /// The connection ended before the machine showed its host key. sshd drops some connections if too many connections
+    /// open simultaneously (MaxStartups). An immediate retry can succeed.
     #[error("{0}")]
     ConnectionDropped(String),
     /// The address policy of this installation refuses the address. Nothing was sent to the address.

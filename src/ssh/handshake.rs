@@ -104,8 +104,8 @@ impl client::Handler for HostKeyHandler {
         }
     }
 
-    // A server has no reason to open channels to a client. russh accepts such channels by default. The functions below
-    // refuse each channel, because they drop its `ChannelOpenHandle`.
+    // By default, russh accepts channels that a server opens. The functions below refuse each channel by dropping its
+    // `ChannelOpenHandle`.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,

@@ -1,6 +1,6 @@
 //! Verifies host keys: pinned keys, certificates of authorities, and keys recorded on first use. Keys are compared as
-//! exact data. Writ does not use russh's known_hosts helper, because this helper reports a key with another algorithm
-//! as merely unknown and ignores @revoked.
+//! exact data. Writ does not use russh's known_hosts helper. This helper ignores @revoked, and reports a host with a
+//! key of another algorithm as unknown.
 
 mod certificate;
 #[cfg(test)]
@@ -119,8 +119,7 @@ impl HostKeyVerifier {
     /// Reads the host key fields of a Machine.
     ///
     /// # Errors
-    /// Names the first entry that cannot be used. If Writ ignored such an entry, the user would notice the mistake only
-    /// when the entry is needed.
+    /// [`HostKeyConfigError::None`], or an error that names the first entry that cannot be used.
     pub fn parse(parts: HostKeyConfig<'_>) -> Result<Self, HostKeyConfigError> {
         let pins = parse_keys("spec.hostKeys", parts.host_keys)?;
         let authorities = parse_keys("spec.hostKeyAuthorities", parts.authorities)?;
@@ -141,8 +140,8 @@ impl HostKeyVerifier {
         Ok(Self { pins, authorities, revoked, first_use_keys, name: parts.name.to_ascii_lowercase() })
     }
 
-    /// Returns the types of plain host keys to request. A server with several host keys shows only one of them. Writ
-    /// therefore requests only the types of keys that it would accept.
+    /// Returns the types of plain host keys to request: only the types that Writ would accept. A server with several
+    /// host keys shows only one of these keys.
     pub(super) fn key_types(&self) -> Vec<Algorithm> {
         if !self.has_configured_keys() && self.first_use_keys.is_empty() {
             return KEY_TYPES.to_vec();
@@ -158,8 +157,8 @@ impl HostKeyVerifier {
         if self.authorities.is_empty() { Vec::new() } else { KEY_TYPES.to_vec() }
     }
 
-    /// Returns true if Writ may connect again and request the host's plain key, because the host's certificate was
-    /// refused. If Writ requests certificates and plain keys, a server with a certificate always shows the certificate.
+    /// Returns true if the host's certificate was refused and the Machine has pinned keys. Writ may then connect again
+    /// without a request for certificates, so that the server shows its plain key.
     pub(super) fn may_fall_back_to_plain_key(&self, refusal: &ConnectError) -> bool {
         !self.pins.is_empty() && matches!(refusal, ConnectError::HostCertificateRefused { .. })
     }
@@ -233,8 +232,7 @@ impl HostKeyVerifier {
     }
 
     fn is_revoked_certificate(&self, certificate: &Certificate) -> bool {
-        // `to_bytes` omits the comment of a certificate. A server does not send the comment, so the comparison must
-        // ignore the comment.
+        // `to_bytes` omits the comment, because a certificate from a server has no comment.
         self.revoked.iter().any(|revoked| match revoked {
             Revoked::Certificate(revoked) => {
                 matches!((revoked.to_bytes(), certificate.to_bytes()), (Ok(one), Ok(other)) if one == other)

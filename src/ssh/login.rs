@@ -1,6 +1,5 @@
-//! Authenticates to a verified host, with one attempt for each key. The attempt uses the key's certificate if there is
-//! a certificate, otherwise the bare key. After a refused certificate, Writ does not try the bare key. The host would
-//! count a second failure, and the second error would hide the fault of the certificate.
+//! Authenticates to a verified host, with one attempt for each key. If a key has a certificate, Writ tries only the
+//! certificate. Another attempt with the bare key would count as a second failure, and would hide the first error.
 
 use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
@@ -47,8 +46,8 @@ pub(super) async fn log_in(
     handle.authenticate_certificate_with(user, certificate, hash, &mut RsaSigner(key)).await
 }
 
-/// Returns the hash for signatures with RSA keys that the server accepts (RFC 8332, server-sig-algs). If the server
-/// sends no list, returns SHA-256, which every server with SHA-2 supports.
+/// Returns a hash from the list of signature algorithms that the server accepts (server-sig-algs, RFC 8332). If the
+/// server sends no list, returns SHA-256, which every server with SHA-2 supports.
 async fn rsa_hash(handle: &Handle<HostKeyHandler>) -> Result<HashAlg, LoginError> {
     match handle.best_supported_rsa_hash().await? {
         Some(Some(hash)) => Ok(hash),

@@ -1,5 +1,5 @@
-//! Policy for the addresses that Writ connects to. Anyone who may write a Machine can choose an address, and Writ
-//! connects to this address from inside the cluster. The policy refuses addresses that no user may choose. Pure.
+//! Refuses addresses that no user may choose for a Machine, for example the API server. Without this policy, users
+//! could reach such addresses through Writ, which connects from inside the cluster. This module does no I/O.
 
 #[cfg(test)]
 mod tests;
@@ -49,8 +49,8 @@ pub enum CidrError {
 pub struct AddressPolicy {
     allow: Vec<Cidr>,
     deny: Vec<Cidr>,
-    /// Ranges whose addresses are refused. An address is permitted again if `allow` lists this range, or a part of this
-    /// range that contains the address.
+    /// Ranges that are refused like the built-in ranges. If `allow` lists all or a part of such a range, Writ permits
+    /// the listed addresses.
     denied_unless_listed: Vec<Cidr>,
     /// Current addresses of the API server. Each address is refused like a range in `denied_unless_listed`.
     servers: Arc<RwLock<Vec<IpAddr>>>,
@@ -67,8 +67,8 @@ pub enum AddressRefusal {
         /// The range that contains the address.
         range: Cidr,
     },
-    /// The address is in a built-in range, in a range of --refuse-cidr, or is an address of the API server. An address
-    /// can be in several such ranges. If --allow-cidr lists the address itself, all of these refusals are lifted.
+    /// The address is in a built-in range, in a range of --refuse-cidr, or is an address of the API server. If
+    /// --allow-cidr lists the address itself, all of these refusals are lifted.
     #[error(
         "{address} is {what}, which is refused by default; if a machine is there on purpose, start `writ serve` (or `writ machine`) \
          with --allow-cidr {} (in the chart: serve.allowCidrs), and with --allow-cidr for each other range that machines are \
@@ -104,7 +104,8 @@ const fn v6(first: u16, second: u16, last: u16, prefix: u8) -> Cidr {
 
 const METADATA: &str = "a cloud's metadata service";
 
-/// Ranges that are refused by default. If an address is in several ranges, the refusal of each range must be lifted.
+/// Ranges that are refused by default. If an address is in several ranges, --allow-cidr must lift the refusal of
+/// each range.
 const BUILT_IN: [(Cidr, &str); 17] = [
     (v4(0, 0, 0, 0, 8), "no address of a machine"),
     (v6(0, 0, 0, 128), "no address of a machine"),
@@ -115,8 +116,8 @@ const BUILT_IN: [(Cidr, &str); 17] = [
     (v4(224, 0, 0, 0, 4), "a multicast address"),
     (v6(0xff00, 0, 0, 8), "a multicast address"),
     (v4(255, 255, 255, 255, 32), "the broadcast address"),
-    // 169.254.169.254 is the service of AWS, Google Cloud, Azure, Oracle and most other clouds, and fd00:ec2::254 is
-    // AWS by IPv6. The other three addresses serve the credentials of ECS and EKS.
+    // 169.254.169.254 is the metadata service of most clouds, and fd00:ec2::254 is the metadata service of AWS over
+    // IPv6. The other three addresses serve the credentials of ECS and EKS.
     (v4(169, 254, 169, 254, 32), METADATA),
     (v4(169, 254, 170, 2, 32), METADATA),
     (v4(169, 254, 170, 23, 32), METADATA),
@@ -166,8 +167,8 @@ impl AddressPolicy {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let servers = servers.into_iter().map(|server| (Cidr::single(server), "the Kubernetes API server"));
         for (range, what) in BUILT_IN.into_iter().chain(servers).chain(refused) {
-            // Only an allowed range within the refused range lifts the refusal. An operator who allows 0.0.0.0/0 or
-            // 10.0.0.0/8 does not intend to allow these addresses.
+            // Only an allowed range within the refused range lifts the refusal. For example, 10.0.0.0/8 does not allow
+            // an API server at 10.96.0.1.
             let is_lifted = |allowed: &Cidr| allowed.is_subset_of(&range) && allowed.contains(address);
             if range.contains(address) && !self.allow.iter().any(is_lifted) {
                 return Err(AddressRefusal::BuiltIn { address, what });
@@ -180,8 +181,8 @@ impl AddressPolicy {
     }
 }
 
-/// Returns the address that a packet reaches. For an IPv6 address that contains an IPv4 address, returns the IPv4
-/// address (mapped and compatible, RFC 4291; NAT64, RFC 6052; 6to4, RFC 3056). Otherwise returns the address itself.
+/// Returns the IPv4 address inside an IPv6 address, because packets reach the IPv4 address. Covers mapped and
+/// compatible addresses (RFC 4291), NAT64 (RFC 6052) and 6to4 (RFC 3056). Returns every other address unchanged.
 pub(super) fn effective_address(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let bits = v6.to_bits();
@@ -200,8 +201,7 @@ impl Cidr {
         Self(IpNet::from(address))
     }
 
-    /// Returns true if the range contains this address. An IPv4 range contains no IPv6 address, and an IPv6 range
-    /// contains no IPv4 address.
+    /// Returns true if the range contains this address. A range contains only addresses of its own IP version.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }

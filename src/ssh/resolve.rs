@@ -1,6 +1,5 @@
-//! Resolves names to addresses. The system's resolver blocks a thread until a DNS server answers or the resolver gives
-//! up. Writ cannot cancel this lookup. Each name therefore has at most one lookup in flight, which all callers share.
-//! The number of lookups is bounded, in total and for each namespace.
+//! Resolves names to addresses. A lookup blocks a thread and cannot be cancelled. All callers therefore share one
+//! lookup for each name. The number of lookups is bounded, in total and for each namespace.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,8 +11,7 @@ use tokio::sync::watch;
 use crate::fairness::{Pool, Size};
 
 /// Maximum number of concurrent lookups: 64 in total, 16 for each namespace. Each lookup blocks one of tokio's 512
-/// threads for blocking work. Other tasks also need these threads. If DNS servers do not answer, each lookup of their
-/// names blocks a thread for half a minute.
+/// threads for blocking work, for half a minute if no DNS server answers.
 const LOOKUPS: Size = Size { places: 64, share: 16 };
 /// Maximum number of addresses used for each name. The owner of a DNS name could return any number.
 const MAX_ADDRESSES: usize = 16;
@@ -55,8 +53,7 @@ struct Lookups {
     places: Pool,
 }
 
-/// A lookup in flight. When this value is dropped, the lookup leaves the map. The drop happens even if the lookup's
-/// runtime is shut down.
+/// A lookup in flight. Dropping this value removes the lookup from the map, even if the lookup's runtime is shut down.
 struct Lookup {
     lookups: Arc<Lookups>,
     name: String,
@@ -94,8 +91,7 @@ impl Lookups {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Starts a lookup. If another caller started a lookup of the same name while this caller waited for a permit,
-    /// joins that lookup instead.
+    /// Starts a lookup. If another caller has started a lookup of the same name meanwhile, joins that lookup.
     async fn start<F>(
         self: &Arc<Self>,
         name: &str,
@@ -116,7 +112,7 @@ impl Lookups {
         let asking = ask(name.to_owned());
         tokio::spawn(async move {
             let found = asking.await;
-            // The lookup leaves the map before its result is published. Later callers therefore start a new lookup.
+            // The lookup leaves the map before its result is published, so that later callers start a new lookup.
             drop(lookup);
             drop(place);
             sender.send_replace(Some(found.map_err(|error| error.to_string()).and_then(dedup_and_limit)));

@@ -1,6 +1,5 @@
 //! Reads the keys of a host, so that a user can compare and pin the keys. Like ssh-keyscan, Writ opens one connection
-//! for each type of key, and closes the connection after the host has shown the key. Writ sends no credentials and
-//! trusts no key.
+//! for each type of key. Writ sends no credentials and trusts no key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,7 +57,7 @@ async fn scan_all(
     until: Instant,
 ) -> Result<Vec<ScannedKey>, ConnectError> {
     let at = host_port(address, port);
-    // This is a user's own process, so its lookups count for no namespace.
+    // A scan runs in the process of one user, so its lookups count for no namespace.
     let mut addresses = resolve(Wanted { address, port, namespace: "", admission: None }, network).await?;
     let mut keys = Vec::new();
     // An RSA key has one type for all its signature hashes, so one connection requests all these hashes.

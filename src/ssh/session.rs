@@ -34,7 +34,7 @@ pub struct Session {
     /// True if the end of standard input was sent. The end must not be sent twice, because some servers then close the
     /// connection.
     has_ended_input: AtomicBool,
-    /// Extra time that this machine needs to execute a command.
+    /// Extra time that this machine needs until the first output of a session.
     slack: Duration,
 }
 
@@ -82,7 +82,7 @@ impl Session {
         }
     }
 
-    /// Sets the extra time that this machine needs to execute a command.
+    /// Sets the extra time that this machine needs until the first output of a session.
     pub fn allow(&mut self, slack: Duration) {
         self.slack = slack;
     }
@@ -116,9 +116,8 @@ impl Session {
         sent.unwrap_or(Err(russh::Error::SendError))
     }
 
-    /// Starts to write `bytes` to the command's standard input, and then to end the input. [`Session::next`] drives
-    /// this write. A machine that refuses the exec request accepts no bytes. A caller that waited only for the write
-    /// would therefore miss the refusal.
+    /// Starts a write to the command's standard input: `bytes`, then the end of input. The caller must call
+    /// [`Session::next`], which sends the bytes, and also reports a refused exec request.
     pub fn feed(&mut self, bytes: Bytes) {
         let writer = Arc::clone(&self.writer);
         self.fed = None;
@@ -159,9 +158,9 @@ impl Session {
         .await;
     }
 
-    /// Requests a signal for the command's process group (RFC 4254, section 6.9). The machine does not answer. OpenSSH
-    /// 9.2 sends no signal if the user is root or ForceCommand is set. The caller must therefore observe the effect.
-    /// [`Session::next`] reports a lost connection.
+    /// Requests a signal for the command's process group (RFC 4254, section 6.9). The machine does not answer, so the
+    /// caller must observe the effect. For example, OpenSSH 9.2 sends no signal if the user is root or ForceCommand is
+    /// set. [`Session::next`] reports a lost connection.
     pub async fn signal(&self, signal: Signal) {
         let signal = match signal {
             Signal::Terminate => Sig::TERM,
@@ -209,8 +208,7 @@ impl Session {
     }
 }
 
-/// Returns the name of a signal as it is recorded. A machine can send any text as a name. At most 32 printable
-/// characters of such a text are kept.
+/// Returns the name of a signal as Writ records it. Of an unknown name, keeps at most 32 printable characters.
 fn sanitize_signal_name(signal: Sig) -> String {
     let name = match signal {
         Sig::ABRT => "ABRT",

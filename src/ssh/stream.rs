@@ -1,6 +1,5 @@
-//! A stream that can be aborted from outside. A task of russh owns the stream. This task keeps running after the
-//! client's handle is dropped, until the server ends the connection. Without this type, every expired deadline would
-//! leave a task and its socket, or its channel of the jump host's connection.
+//! A stream that can be aborted from outside. A task of russh owns the stream, and keeps running after the client's
+//! handle is dropped. Without an abort, this task would keep its socket until the server ends the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -18,7 +17,7 @@ pub(super) struct AbortableStream<S> {
     writing: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// Aborts the stream when this value is dropped, or earlier.
+/// Aborts the stream when `abort` is called, or when this value is dropped.
 pub(super) struct AbortOnDrop(CancellationToken);
 
 impl<S> AbortableStream<S> {

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-/// Returns at most `limit` characters of the text. Replaces each character that is not printable ASCII by `?`. A
-/// machine can send anything, and messages appear in a status, a log and a terminal.
+/// Returns at most `limit` characters of the text of a machine, safe for a status, a log and a terminal. Replaces each
+/// character that is not printable ASCII by `?`.
 pub(super) fn printable(text: &str, limit: usize) -> String {
     let mut characters = text.chars().map(|character| match character {
         ' '..='~' => character,

@@ -1,8 +1,9 @@
-//! Liveness and readiness of this process.
+//! Determines if this process is alive and ready.
 //!
-//! The process is alive if every background task sent a heartbeat recently and no reconcile takes too long. If the
-//! process is not alive, a restart helps. If the API server is unreachable, a restart does not help: the process only
-//! becomes unready, and its readiness report names the cause. Time is an argument, so tests control it.
+//! - The process is alive if every background task sent a heartbeat recently and no reconcile takes too long. A process
+//!   that is not alive needs a restart.
+//! - The process is unready if, for example, the API server is unreachable. A restart does not help then. The readiness
+//!   report names the cause.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,11 +11,10 @@ use std::time::{Duration, Instant};
 
 /// Interval between heartbeats of a task.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// Time without a heartbeat after which a task counts as hung. Even a busy host delays a heartbeat for a far shorter
-/// time.
+/// Time without a heartbeat after which a task counts as hung. Even a busy host delays a heartbeat by much less.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
-/// Maximum time to reconcile one object. Each call has a deadline of 10 s. When the API server becomes unreachable, up
-/// to 64 calls can wait for each other, together 640 s.
+/// Maximum time to reconcile one object. If the API server is unreachable, a reconcile can take 640 s: up to 64 calls,
+/// each with a deadline of 10 s.
 const STUCK_AFTER: Duration = Duration::from_secs(900);
 /// Time without an answer of the API server after which the process is unready.
 const API_SERVER_STALE_AFTER: Duration = Duration::from_secs(30);
@@ -93,7 +93,7 @@ pub struct Health {
 struct HealthState {
     /// Time of each task's last heartbeat, and the maximum time until its next heartbeat.
     heartbeats: BTreeMap<BackgroundTask, (Instant, Duration)>,
-    /// Reconciles in progress. The key is a consecutive number. The value is the task and the start time.
+    /// All reconciles in progress. The key is a consecutive number. The value is the task and the start time.
     in_progress: BTreeMap<u64, (BackgroundTask, Instant)>,
     next: u64,
     listed: Vec<Watch>,
@@ -134,12 +134,13 @@ impl Health {
         self.heartbeat_within(which, HUNG_AFTER);
     }
 
-    /// Records a heartbeat of a task whose next heartbeat can take up to `silent_for`.
+    /// Records a heartbeat of a task. The task counts as hung if its next heartbeat does not arrive within
+    /// `silent_for`, or within 60 s if `silent_for` is shorter.
     pub fn heartbeat_within(&self, which: BackgroundTask, silent_for: Duration) {
         self.state().heartbeats.insert(which, (Instant::now(), silent_for.max(HUNG_AFTER)));
     }
 
-    /// Records that an object is being reconciled, until the returned guard is dropped.
+    /// Records the start of a reconcile. Dropping the returned guard records the end of the reconcile.
     pub fn track(&self, which: BackgroundTask) -> TrackGuard<'_> {
         let mut state = self.state();
         let number = state.next;
@@ -264,8 +265,8 @@ impl Health {
     }
 }
 
-/// Returns the result of the clock check. A difference between the clocks does not affect readiness, because ages use
-/// the API server's clock. If the API server's clock is unknown, the process is not ready.
+/// Returns the result of the clock check. The check fails only if the API server's clock is unknown. If the host's
+/// clock differs from the API server's clock, ages are still correct, because they use the API server's clock.
 fn clock(offset: Option<f64>) -> Result<String, String> {
     let Some(offset) = offset else {
         return Err(
@@ -281,7 +282,7 @@ fn check_result(is_ok: bool, good: &str, bad: &str) -> Result<String, String> {
     if is_ok { Ok(good.to_owned()) } else { Err(bad.to_owned()) }
 }
 
-/// Guard for an object that is being reconciled. Dropping the guard ends the record of the object.
+/// Guard for a reconcile in progress. Dropping the guard records the end of the reconcile.
 #[derive(Debug)]
 pub struct TrackGuard<'a> {
     health: &'a Health,

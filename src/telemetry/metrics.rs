@@ -23,8 +23,7 @@ use super::process::Process;
 
 /// Buckets for durations of calls and reconciles, in seconds: from an immediate answer to 10 s, the deadline of a call.
 const CALL_BUCKETS: [f64; 11] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// Buckets for durations of logins, in seconds. A login usually takes far less than 1 s, and its default deadline is 10
-/// s.
+/// Buckets for durations of logins, in seconds: from a fast login to 10 s, the default deadline.
 const LOGIN_BUCKETS: [f64; 9] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Buckets for the time from creation to claim, in seconds. The largest bucket is a day.
 const WAIT_BUCKETS: [f64; 11] = [0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
@@ -114,7 +113,7 @@ impl Metrics {
     /// Creates all metrics with value 0.
     pub fn new() -> Self {
         let mut registry = Registry::default();
-        // The metrics of the process have no prefix `writ`, as in Prometheus' own libraries.
+        // These metrics have the names that Prometheus' own libraries use, without the prefix `writ`.
         registry.register_collector(Box::new(Process));
         let mut to = Registrar(registry.sub_registry_with_prefix("writ"));
         let version = VersionLabels { version: env!("CARGO_PKG_VERSION") };
@@ -232,7 +231,7 @@ impl Metrics {
         self.adopted.inc();
     }
 
-    /// Counts an execution whose end was written.
+    /// Counts a finished execution, after its final status was stored.
     pub fn finished(&self, status: &CommandExecutionStatus) {
         let Some(reason) = status.reason else { return };
         if status.phase == Phase::Rejected {
@@ -266,7 +265,7 @@ impl Metrics {
         self.live_output_dropped.get_or_create(&CauseLabels { cause }).inc_by(bytes);
     }
 
-    /// Counts a result that is not stored yet, until the returned guard is dropped.
+    /// Adds one to the number of results that are not stored yet. Dropping the returned guard subtracts one.
     pub fn result_waits(&self) -> ResultWaits {
         self.results_waiting.inc();
         ResultWaits(self.results_waiting.clone())
@@ -283,7 +282,7 @@ impl Metrics {
         self.running.set(count(running));
     }
 
-    /// Sets the number of machines that were in this phase at their last observation.
+    /// Sets the number of machines whose last observed phase is `phase`.
     pub fn machines(&self, phase: &'static str, machines: usize) {
         self.machines.get_or_create(&MachinePhaseLabels { phase }).set(count(machines));
     }
@@ -337,8 +336,11 @@ impl Metrics {
         self.clock_offset.set(seconds);
     }
 
-    /// Sets the number of namespaces for each result of the requester check: the API server records requesters, does
-    /// not record them, or the result is unknown.
+    /// Sets the number of namespaces for each result of the requester check:
+    ///
+    /// - `stamped`: the API server records requesters.
+    /// - `not_stamped`: the API server does not record requesters.
+    /// - `undecided`: the result is unknown.
     pub fn namespaces_by_stamping(&self, stamped: usize, not_stamped: usize, undecided: usize) {
         for (state, namespaces) in [("stamped", stamped), ("not_stamped", not_stamped), ("undecided", undecided)] {
             self.stamping.get_or_create(&StateLabels { state }).set(count(namespaces));
@@ -357,7 +359,7 @@ impl Metrics {
         self.events.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Counts a batch of spans that was sent to the collector, or could not be sent.
+    /// Counts a batch of spans for the collector by its outcome: sent or failed.
     pub fn traces_exported(&self, outcome: &'static str) {
         self.trace_exports.get_or_create(&OutcomeLabels { outcome }).inc();
     }

@@ -66,8 +66,7 @@ impl Read {
         #[expect(clippy::cast_precision_loss, reason = "exact for as long as there are computers")]
         let booted = number_after(machine, "btime").map(|booted| booted as f64);
         Self {
-            // Field numbers are those of proc(5): utime is 14, stime is 15, starttime is 22. The first field after the
-            // name is number 3, so index 0 is number 3.
+            // Index 0 is field 3 of proc(5). Fields: utime 14, stime 15, starttime 22.
             cpu_seconds: ticks(11).zip(ticks(12)).map(|(user, system)| user + system),
             start_seconds: ticks(19).zip(booted).map(|(since_boot, booted)| booted + since_boot),
             resident_bytes: number_after(status, "VmRSS:").map(|kibibytes| kibibytes * 1024),

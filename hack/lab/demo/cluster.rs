@@ -10,7 +10,7 @@ use crate::lab::{ControlPlane, LabError, Sshd, User, files, say};
 
 /// Preferred name of the namespace. If the name is taken, the demo adds a number.
 const NAMESPACE: &str = "writ-demo";
-/// File of the admission policies with which the API server records the requester in each execution.
+/// File of the admission policies that record the requester in each execution.
 const STAMPING: &str = "deploy/requester-1.36.yaml";
 /// Files of the other objects that Writ needs in a cluster: the ServiceAccount of `writ serve`, its rights and guards,
 /// and the roles of users.
@@ -43,8 +43,8 @@ pub struct Cluster {
     pub caller_name: String,
     /// The namespace of the demo.
     pub namespace: String,
-    /// True if the cluster existed before the demo, and stays after it. If true, all kubeconfigs above belong to the
-    /// same user.
+    /// True for the cluster of `--kubeconfig`. The administrator, `writ serve` and the requester then use the same
+    /// kubeconfig.
     existing: bool,
 }
 
@@ -89,8 +89,8 @@ impl Cluster {
         cluster.enter()
     }
 
-    /// Installs the CRDs and the admission policies, and creates the namespace. Returns when the API server applies
-    /// them.
+    /// Installs the CRDs and the admission policies, and creates the namespace. Returns when the CRDs and the policies
+    /// are in effect. If the API server refuses the policies, continues without them.
     fn enter(mut self) -> Result<Self, LabError> {
         let step = say::step("installing crds/ and deploy/requester-1.36.yaml, making a namespace");
         files::run(self.as_admin().args(["apply", "--server-side", "-f"]).arg(in_repository("crds")))?;
@@ -128,7 +128,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the API server serves the CRDs. This takes a moment longer than the condition Established.
+    /// Waits until the API server serves the CRDs. The API server serves a CRD only a moment after the condition
+    /// Established is true.
     fn wait_until_served(&self) -> Result<(), LabError> {
         let started = Instant::now();
         let look = || files::run(self.as_admin().args(["get", "machines,whitelists,commandexecutions"]));
@@ -141,8 +142,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the API server enforces the admission policy. The API server enforces a policy only a moment after
-    /// it has stored the policy.
+    /// Waits until the API server enforces the admission policy. Enforcement starts a moment after the policy is
+    /// stored.
     fn wait_until_stamped(&self) -> Result<(), LabError> {
         let started = Instant::now();
         loop {
@@ -184,7 +185,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Returns the namespace of the Lease of `writ serve`. `None` if it is the namespace of the demo.
+    /// Returns the namespace of the Lease of `writ serve`, or `None` if the Lease is in the namespace of the demo.
     pub fn lease_namespace(&self) -> Option<&'static str> {
         (!self.existing).then_some(ACCOUNT.0)
     }
@@ -194,7 +195,7 @@ impl Cluster {
     pub fn apply_machines(&self, sshd: &Sshd, file: &Path) -> Result<(), LabError> {
         let host_key = sshd.host_key().map_err(LabError::file("read", "the host key"))?;
         let private_key = sshd.private_key().map_err(LabError::file("read", sshd.private_key_path()))?;
-        // `web-2` pins the client's public key. This key has the right type, but it is not the key of the host.
+        // `web-2` pins the client's public key, which has the right type but is not the host's key.
         let public_path = sshd.private_key_path().with_extension("pub");
         let wrong_key = std::fs::read_to_string(&public_path).map_err(LabError::file("read", public_path))?;
         let (user, port) = (sshd.user(), sshd.port());
@@ -254,8 +255,8 @@ impl Cluster {
         kubectl
     }
 
-    /// Deletes the objects of the namespace, then the namespace, in an existing cluster. The Secret with the private
-    /// key is therefore deleted even if no controller empties deleted namespaces.
+    /// Deletes the objects of the namespace, then the namespace. The Secret with the private key is thus deleted even
+    /// if no controller empties the namespace. Only for the cluster of `--kubeconfig`.
     fn remove_namespace(&self) {
         let step = say::step(format_args!("removing the namespace {}", self.namespace));
         let empty = ["delete", "--all", "commandexecutions,machines,whitelists,secrets,leases,events"];
@@ -275,8 +276,7 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// Removes the finalizers of the remaining executions. `writ serve` normally does this for deleted executions, but
-    /// it has ended.
+    /// Removes the finalizers of the remaining executions, because `writ serve` has already ended.
     fn release_executions(&self) -> Result<(), LabError> {
         let names = files::run(self.as_admin().args(["get", "commandexecutions", "-o", "name"]))?;
         for name in names.split_whitespace() {

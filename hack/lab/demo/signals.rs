@@ -51,7 +51,7 @@ impl Signals {
         let _ = self.first.recv();
     }
 
-    /// Waits for this time. Returns an error if a signal arrives.
+    /// Waits for `duration`. Returns an error if a signal arrives.
     pub fn pause(&self, duration: Duration) -> Result<(), LabError> {
         match self.first.recv_timeout(duration) {
             Err(RecvTimeoutError::Timeout) => self.check(),

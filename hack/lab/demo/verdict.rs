@@ -64,10 +64,9 @@ pub fn all_finished(list: &Value) -> bool {
     })
 }
 
-/// Compares each execution with its expected result, and prints the outcome. Returns the differences, one per line.
+/// Compares each execution with its expected result, and prints the outcome. Returns one text for each difference.
 ///
-/// `list` is the output of `kubectl get cmdexec -o json`. `ledger` contains the requests that reached a login shell of
-/// the SSH server.
+/// `list` is the output of `kubectl get cmdexec -o json`. `ledger` contains the requests to the SSH server.
 pub fn judge(list: &Value, ledger: &[String]) -> Vec<String> {
     let mut all = Vec::new();
     println!();
@@ -131,8 +130,8 @@ impl Expected {
                 compare("stdout", ran.stdout.into());
                 compare("stderr", ran.stderr.into());
             }
-            // Writ sends no command before the claim. An execution without a claim must therefore have none of these
-            // fields.
+            // The command must not start. Writ claims an execution only immediately before it sends the command.
+            // Therefore there must be no claim either.
             None => ["exitCode", "startTime", "claim"].into_iter().for_each(|field| compare(field, Value::Null)),
         }
         if let Some(message) = execution.pointer("/status/message").filter(|_| !differences.is_empty()) {

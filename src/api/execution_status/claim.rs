@@ -1,4 +1,5 @@
-//! Records that the claim sets: the machine, the process that holds the claim, and the place of the journal.
+//! Parts of the status that are set at the claim: the machine, the process that holds the claim, and the place of the
+//! journal.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use schemars::JsonSchema;
@@ -18,8 +19,8 @@ pub struct MachineRecord {
     pub uid: String,
     /// Generation of the Machine.
     pub generation: i64,
-    /// Address and port to which Writ connected, as `IP:port`. With jump hosts, `NAME:port via HOST:port via ...`:
-    /// the first jump host in this text is the one nearest to the machine.
+    /// Address and port to which Writ connected, as `IP:port`. With jump hosts, `NAME:port via HOST:port via ...`. The
+    /// first HOST is the jump host nearest to the machine.
     #[schemars(length(max = 2700))]
     pub address: String,
     /// Login user.
@@ -57,8 +58,8 @@ pub const MAX_DIRECTORY_LENGTH: usize = 1024;
 /// Maximum length of a recorded directory ID or boot ID, in characters.
 pub const MAX_ID_LENGTH: usize = 64;
 
-/// Place of the journal, as the machine reported it before the claim. Writ starts the command only if all of these
-/// values are still the same. Otherwise the host name leads to another host now, or somebody replaced the directory.
+/// Place of the journal, as the machine reported it before the claim. Writ starts the command only if the machine still
+/// reports this place. If not, the host name leads to another host now, or somebody replaced the directory.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteRecord {

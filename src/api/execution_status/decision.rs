@@ -47,8 +47,8 @@ pub struct DecisionRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 256)))]
     pub redact: Vec<String>,
-    /// Minimum retention of the finished execution, in seconds from its end, from the rule. If absent, `writ serve
-    /// --minimum-retention-seconds` applies.
+    /// Minimum retention of the finished execution, as set in the rule, in seconds from the end of the execution. If
+    /// absent, `writ serve --minimum-retention-seconds` applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub minimum_retention_seconds: Option<u32>,
@@ -80,15 +80,14 @@ pub struct OutputBounds {
 }
 
 impl Default for OutputBounds {
-    /// Returns the limits of a rule without `output`: 8 KiB of each stream in the status, 64 MiB in total, a wait of 2
-    /// s.
+    /// Returns the limits of a rule without `output`: 8 KiB of each stream in the status, 64 MiB of both streams
+    /// together, and a wait of at most 2 s after the command's exit.
     fn default() -> Self {
         Self { inline_bytes: 8192, maximum_bytes: 67_108_864, drain_seconds: default_drain_seconds() }
     }
 }
 
-/// Returns the default of `drainSeconds`, in seconds. This time is short for a requester, and long enough for the last
-/// output of a service that is ending.
+/// Returns the default of `drainSeconds`, in seconds. 2 s are enough for the last output of a service that is ending.
 fn default_drain_seconds() -> u32 {
     2
 }

@@ -39,8 +39,8 @@ pub enum IncompleteReason {
     FileSizeLimit,
     /// The command wrote more than `decision.output.maximumBytes`. The record holds the bytes up to this limit.
     OverLimit,
-    /// Other programs removed or cut off the output files on the machine. Or an earlier result with this output was
-    /// already acknowledged, and the output was then removed from the machine.
+    /// Other programs removed or cut off the output files on the machine. Or Writ had already acknowledged this output,
+    /// so that the machine removed it.
     Removed,
     /// Writ could not read all of the output: the connection was lost, the end of the command is unknown, or other text
     /// was mixed into the session (for example by a background job of a start-up file).

@@ -54,8 +54,8 @@ pub enum Reason {
     Ambiguous,
     /// Rejected. Surfaces when Writ cannot read a Whitelist of the namespace, or when a Deny rule in it is invalid.
     /// Writ then allows nothing in the namespace until somebody fixes the Whitelist. LaunchFailed or OutcomeUnknown:
-    /// the API server did not store the decision as Writ made it (CRDs of another version), or the decision has
-    /// redaction patterns that Writ cannot use.
+    /// the stored decision differs from the decision of Writ (CRDs of another version), or Writ cannot use the
+    /// redaction patterns of the decision.
     PolicyBroken,
     /// Rejected. Surfaces when the request is not well-formed.
     Malformed,
@@ -88,8 +88,9 @@ pub enum Reason {
     #[serde(alias = "ExecutionRefused")]
     ExecRequestRefused,
     /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running. In Direct mode
-    /// the execution ends at once. In Durable mode Writ tries to reach the machine and to read the end until
-    /// `timeoutSeconds` plus `writ serve --unreachable-seconds` (an hour) after the start. The execution then ends.
+    /// the execution ends at once. In Durable mode Writ keeps trying to read the end of the command from the machine.
+    /// The attempts and the execution end `timeoutSeconds` plus `writ serve --unreachable-seconds` (an hour) after the
+    /// start.
     ConnectionLost,
     /// OutcomeUnknown. Surfaces when the `writ serve` that held the claim stopped or crashed while the command may have
     /// been running. LaunchFailed: the holder noticed that it had not renewed its Lease in time, and sent nothing.
@@ -128,7 +129,7 @@ pub enum Reason {
     /// Rejected. Surfaces when the execution is a copy from a backup or an export, and its creator did not set the
     /// annotation `writ.dev/run-again: "true"`. The command of a copy has perhaps run already.
     RestoredCopy,
-    /// Pending or Expired. Surfaces when Writ cannot check if the command was executed before. Writ then has no
+    /// Pending or Expired. Surfaces when Writ cannot check if the command was executed before. The cause: Writ has no
     /// permission to read the ExecutionReceipt, or cannot decode it. Writ sends nothing until it can read the receipt.
     ReceiptUnreadable,
     /// Rejected. Surfaces when labels, annotations and other metadata fill the object, so that its result might not

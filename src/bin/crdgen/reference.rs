@@ -1,4 +1,4 @@
-//! The field reference: every field of every kind in the CRDs. Users can read the reference without a cluster.
+//! Renders the field reference, which shows every field of every kind to users without a cluster.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

@@ -30,10 +30,10 @@ use writ::ssh::use_certificate_clock;
 use writ::telemetry::{health, metrics};
 use writ::traces::TraceExporter;
 
-/// Time after an outage of the API server for which Writ tolerates reports of missing CRDs or rights. A starting API
-/// server makes such reports until it has loaded the CRDs and rights.
+/// Time for which Writ tolerates missing CRDs and rights. The time starts at the end of an outage of the API server. A
+/// starting API server needs some time to load CRDs and rights.
 const API_SERVER_STARTUP_GRACE: Duration = Duration::from_secs(30);
-/// Maximum time to send the last spans.
+/// Maximum time to send the remaining spans when the process stops.
 const TRACE_FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
 use network_flags::NetworkFlags;
@@ -124,7 +124,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Returns the options of the client. The options contain each namespace only once.
+    /// Returns the options of the Kubernetes client. The options contain each namespace only once.
     fn client(&self) -> ClientOptions {
         let namespaces = self.namespace.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
         let (kubeconfig, own_namespace) = (self.kubeconfig.clone(), self.lease_namespace.clone());
@@ -154,8 +154,8 @@ impl Serve {
         FollowLimits { unreachable: seconds(self.unreachable_seconds), stop: seconds(self.stop_seconds) }
     }
 
-    /// Opens the spool, the directory for results of Direct mode. First writes the results of an earlier process to the
-    /// API server, so that no result is considered lost.
+    /// Opens the spool, the directory for results of Direct mode. Then writes the results of an earlier process from
+    /// the spool to the API server.
     async fn open_spool(&self, cluster: &Cluster) -> Option<Spool> {
         let directory = self.state_directory()?.join("results");
         match Spool::open(&directory) {
@@ -173,8 +173,8 @@ impl Serve {
         }
     }
 
-    /// Opens the output store. If a flag names the store, it must be usable. If the default store cannot be opened,
-    /// Writ runs without a store, and only output that does not fit into the status is lost.
+    /// Opens the output store. Fails if a flag names a store that cannot be used. If the default store cannot be
+    /// opened, Writ runs without a store, and loses only output that does not fit into the status.
     fn open_store(&self) -> anyhow::Result<Option<Store>> {
         let given = self.output_store.as_deref();
         let default = || Some(self.state_directory()?.join("outputs").to_str()?.to_owned());
@@ -212,7 +212,7 @@ enum Format {
 /// Runs the controllers until SIGTERM or ctrl-C.
 pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let exporting = options.start_logs()?;
-    // The endpoints start first, so that /readyz can report what this process is waiting for.
+    // The endpoints start first, so that /readyz answers while this process waits for the API server.
     let endpoints = options.listen().await?;
     let store = options.open_store()?;
     let client_options = options.client();
@@ -333,8 +333,7 @@ fn start_other_controllers(
     async { tokio::join!(machines, whitelists, finished) }
 }
 
-/// Connects to the API server. From then on, Writ checks the validity of host and login certificates by the API
-/// server's clock.
+/// Connects to the API server. The API server's clock then decides if host and login certificates are valid.
 async fn connect(options: &ClientOptions) -> anyhow::Result<Cluster> {
     let cluster = Cluster::connect(options).await.context("kubeconfig cannot be used")?;
     let clock = cluster.clone();
@@ -371,15 +370,14 @@ async fn shut_down<T>(
 ) {
     health().set_stopping();
     tracing::info!(drain_seconds = drain.as_secs(), "stopping: no new commands start, running commands may end");
-    // The controllers continue while the runner drains, so that cancellations still work. The first poll of
-    // `runner.shut_down` prevents further starts of commands. Other members may take over the Machines only after this
-    // poll, so `leave` comes second.
+    // The controllers continue while the runner drains, so that cancellations still work. `leave` lets other members
+    // take over the Machines. `runner.shut_down` comes first, because its first poll prevents new commands.
     tokio::join!(biased; runner.shut_down(drain), async { membership.leave() });
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(5), controllers).await;
 }
 
-/// Waits until the API server answers. Fails at once if the problem needs manual action.
+/// Waits until the API server answers. Fails if CRDs or rights are missing.
 async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     let mut starting_until = Instant::now();
     loop {
@@ -410,15 +408,15 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     }
 }
 
-/// Checks that this user may list CommandExecutions and ExecutionReceipts. No decision is possible without these
+/// Checks that Writ's user may list CommandExecutions and ExecutionReceipts. No decision is possible without these
 /// rights.
 async fn check_crds(cluster: &Cluster) -> Result<(), ClusterError> {
     cluster.check_access().await?;
     cluster.check_receipts().await
 }
 
-/// Returns the name of this process in claims, which is also the name of its Lease: the host name and a random word.
-/// Because of the random word, a restarted process does not consider the claims of its predecessor as its own.
+/// Returns the name of this process for its claims and its Lease: the host name and a random word. The random word
+/// distinguishes a restarted process from its predecessor.
 fn new_holder_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = std::env::var("HOSTNAME").unwrap_or(host).to_lowercase();

@@ -103,8 +103,8 @@ fn nearest(kind: &str) -> Option<&'static str> {
     named.min().filter(|(changes, _)| *changes <= MISSPELT).map(|(_, known)| known)
 }
 
-/// Returns the number of letters that must be added, removed or changed to turn one word into the other. If `left` is
-/// longer than 64 bytes, returns its length without a comparison.
+/// Returns the number of letters to add, remove or change to turn one word into the other. If `left` is longer than 64
+/// bytes, returns the length of `left`.
 fn distance(left: &str, right: &str) -> usize {
     if left.len() > 64 {
         return left.len();

@@ -11,10 +11,10 @@ use crate::ssh::{AddressPolicy, Cidr};
 pub struct AddressArgs {
     /// Range of addresses that machines may have, for example 10.0.0.0/8, or one address; repeatable. If set, Writ
     /// connects to no other address. Writ still refuses loopback, link-local and cloud metadata addresses, the
-    /// addresses of the API server, and the ranges of --refuse-cidr. To allow refused addresses, give the refused range
-    /// itself or a range inside it: 127.0.0.0/8 allows loopback, 0.0.0.0/0 does not. If two refused ranges contain the
-    /// address, give a range inside both. Example: 127.0.0.1/32, if the API server runs on this host. This flag does
-    /// not limit the connections that a jump host makes.
+    /// addresses of the API server, and the ranges of --refuse-cidr. To allow such addresses, give the refused range or
+    /// a range inside it: 127.0.0.0/8 allows loopback, 0.0.0.0/0 does not. If two refused ranges contain the address,
+    /// give a range inside both, for example 127.0.0.1/32 if the API server runs on this host. This flag does not limit
+    /// the connections that a jump host makes.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     allow_cidr: Vec<Cidr>,
 

@@ -1,5 +1,5 @@
 //! `writ machine setup`: prints the configuration for a machine. The sudo lines allow only the commands of the rules.
-//! If sudo cannot restrict the arguments of a rule, a comment in the output warns about this.
+//! If sudo cannot restrict the arguments as a rule does, the line allows any arguments, with a warning in a comment.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +17,8 @@ use crate::fleet::parse_credentials;
 use crate::policy;
 use crate::ssh::Credentials;
 
-/// Maximum number of argument lists of a rule that get their own sudo line.
+/// Maximum number of sudo lines of a rule. Each argument list gets one line. If a rule has more argument lists, it gets
+/// one line that allows any arguments.
 const MAX_LINES: usize = 32;
 
 /// Returns the configuration for a machine. A comment in front of each part names the file for this part.
@@ -63,8 +64,8 @@ impl AuthorizedKey {
     }
 }
 
-/// Returns the valid rules. An invalid rule gets no sudo line, because Writ ignores it. An invalid Deny rule forbids
-/// all commands, so no rule is returned.
+/// Returns the valid rules. An invalid rule gets no sudo line, because Writ ignores it. If a Deny rule is invalid,
+/// returns no rules, because Writ then allows no command.
 fn active_allow_rules(whitelist: Whitelist) -> Vec<WhitelistRule> {
     let compiled = policy::compile(&whitelist);
     if compiled.closed.is_some() {
@@ -78,11 +79,12 @@ fn text(machine: &Machine, keys: &anyhow::Result<AuthorizedKeys>, rules: &[White
     let user = &machine.spec.user;
     let mut text = match keys {
         Ok(keys) => authorized_keys_text(machine, keys),
-        // The sudo lines are useful without the Secret. Many users who write sudo lines have no right to read Secrets.
+        // If the Secret is unreadable, a comment replaces the lines for authorized_keys. The user still gets the sudo
+        // lines, because they do not depend on the Secret.
         Err(error) => format!(
             "# ~{user}/.ssh/authorized_keys on the machine: the Secret cannot be read ({}).\n\
              # `ssh-keygen -y -f KEY` prints the line of a key.\n",
-            // Users copy these lines into sudoers. A line break in the error would end the comment.
+            // Users copy these lines into files of the machine, and a line break in the error would end the comment.
             format!("{error:#}").replace(char::is_control, " ")
         ),
     };
@@ -126,8 +128,8 @@ fn authorized_keys_text(machine: &Machine, keys: &AuthorizedKeys) -> String {
 
 fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     let Some((program, words)) = rule.run.split_first() else { return };
-    // A sudo line grants rights. A text must not be able to start another line, and sudo must read it literally. If a
-    // text does not fulfil this, a person must write the line.
+    // A sudo line grants rights. If a text of the rule could start another line or has a special meaning for sudo, a
+    // comment replaces the line.
     let values = rule.parameters.values().filter_map(|parameter| parameter.one_of.as_ref()).flatten();
     let mut all = rule.run.iter().chain(values).chain(rule.environment.keys()).chain(&rule.run_as).chain([&rule.name]);
     if !all.all(|word| sudoers::is_plain(word)) {
@@ -160,8 +162,8 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     }
 }
 
-/// Returns each argument list that the rule allows. Returns `None` if there are too many, or if a parameter has a
-/// pattern instead of a list of values.
+/// Returns each argument list that the rule allows. Returns `None` if there are more than [`MAX_LINES`], or if a
+/// parameter has no list of values.
 fn argument_combinations(words: &[String], rule: &WhitelistRule) -> Option<Vec<Vec<String>>> {
     let mut all: Vec<BTreeMap<&str, &str>> = vec![BTreeMap::new()];
     for (name, parameter) in &rule.parameters {

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::node::{Content, Entry, Fault, Node};
 use super::scalars::{self, Scalar};
 
-/// Maximum number of nodes in one document, with all aliases expanded. The limit on the file size (64 MiB) is not
-/// enough: an alias of a list of aliases can expand to any number of nodes.
+/// Maximum number of nodes in one document, with all aliases expanded. Even in a small file, an alias of a list of
+/// aliases can expand to any number of nodes.
 const MAXIMUM_NODES: usize = 1_000_000;
 /// Maximum nesting depth of lists and maps. A Whitelist has 8 levels.
 const MAXIMUM_DEPTH: usize = 100;
@@ -19,7 +19,7 @@ type Events<'a> = Box<dyn Iterator<Item = Result<(Event<'a>, Span), granit_parse
 
 /// Document that was read from a text.
 pub(super) struct Composed {
-    /// First document, or `None` if it is empty.
+    /// Root node of the document, or `None` if the document is empty.
     pub root: Option<Node>,
     /// First and last line of the text of each block scalar (`|` or `>`).
     pub blocks: Vec<(usize, usize)>,
@@ -152,7 +152,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Refuses notations that YAML 1.1 does not have, or that YAML 1.1 and YAML 1.2 read differently.
+    /// Refuses notations that only YAML 1.2 has, or that YAML 1.1 and YAML 1.2 read differently.
     fn check_notation(&mut self, text: &str, style: ScalarStyle, span: &Span) -> Result<(), Fault> {
         let source = self.text;
         let part = |from: Option<usize>, to: Option<usize>| source.get(from?..to?);
@@ -185,8 +185,7 @@ impl<'a> Composer<'a> {
             ScalarStyle::Literal | ScalarStyle::Folded => {
                 let last = self.first_line + span.end.line().saturating_sub(1);
                 let last = if span.end.col() == 0 { last.saturating_sub(1) } else { last };
-                // As the start of a block scalar, the parser reports either its indicator (`|` or `>`) or its text. The
-                // text starts on the line after the indicator.
+                // The parser reports a block scalar at its indicator (`|` or `>`), or at its text on the next line.
                 let is_at_sign = written.is_some_and(|written| written.starts_with(['|', '>']));
                 self.blocks.push((self.line(span) + usize::from(is_at_sign), last));
             }
@@ -232,8 +231,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Adds the entries of merged maps. A merged entry replaces an earlier entry with the same key. A later entry
-    /// replaces the merged entry.
+    /// Adds the entries of merged maps. If a key occurs several times, the last entry counts, merged or not.
     fn merge(&self, entries: &mut Vec<Entry>, merged: Node, span: &Span) -> Result<(), Fault> {
         let maps = match merged.content {
             Content::List(items) => items.into_iter().rev().collect(),
@@ -252,8 +250,8 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// Returns a key as text. If kubectl does not read the key as a string, also returns its source text. Returns `None` if
-/// the value cannot be a key.
+/// Returns a key as text, and its source text if kubectl does not read the key as a string. Returns `None` if the value
+/// cannot be a key.
 fn key_of(content: Content) -> Option<(String, Option<String>)> {
     match content {
         Content::Text(text) => Some((text, None)),

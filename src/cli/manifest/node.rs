@@ -134,13 +134,13 @@ impl Node {
         self.entries().iter().rfind(|entry| entry.key == key)
     }
 
-    /// Returns the line of a path like `parameters.unit.pattern` or `run[2]`. If the path does not exist completely,
-    /// returns the line of its last existing step.
+    /// Returns the line of a path, for example `parameters.unit.pattern` or `run[2]`. If a step of the path does not
+    /// exist, returns the line of the step before it.
     pub fn line_of(&self, path: &str) -> usize {
         self.follow(path).0
     }
 
-    /// Returns the line of a path as in [`Self::line_of`], or `None` if even its first step does not exist.
+    /// Returns the same line as [`Self::line_of`], or `None` if the first step of the path does not exist.
     pub fn line_within(&self, path: &str) -> Option<usize> {
         Some(self.follow(path)).filter(|(_, steps)| *steps > 0).map(|(line, _)| line)
     }

@@ -1,5 +1,5 @@
-//! Reads plain scalars as kubectl does. kubectl reads YAML 1.1 with go-yaml v2 (through sigs.k8s.io/yaml): `n` and
-//! `off` are booleans, and `0777` is an octal number. This module follows the functions of resolve.go in go-yaml v2.
+//! Reads plain scalars as kubectl does, by YAML 1.1: `n` and `off` are booleans, and `0777` is an octal number. kubectl
+//! uses go-yaml v2 through sigs.k8s.io/yaml. This module follows resolve.go of go-yaml v2.
 
 use serde_json::{Number, Value};
 
@@ -52,7 +52,7 @@ fn untagged(text: &str) -> (&'static str, Value) {
     };
     match number {
         Some((kind, number)) => (kind, Value::Number(number)),
-        // A date is no number, so it is read as text.
+        // Any other scalar is text, also a date.
         None => ("str", Value::from(text)),
     }
 }
@@ -68,7 +68,7 @@ pub(super) fn is_integer(text: &str) -> bool {
     integer(&text.replace('_', "")).is_some()
 }
 
-/// Parses an integer like Go's strconv.ParseInt with base 0. If ParseInt would fail, parses it like ParseUint.
+/// Parses an integer like Go's strconv.ParseInt with base 0. If ParseInt would fail, parses the integer like ParseUint.
 fn integer(text: &str) -> Option<(&'static str, Number)> {
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -114,7 +114,7 @@ fn float(text: &str) -> Option<(&'static str, Number)> {
     Some(("float", whole_or_not(value)?))
 }
 
-/// Returns an integer if the number is whole, because kubectl sends it as an integer.
+/// Returns a JSON number. A whole number becomes an integer, because kubectl sends it as an integer.
 pub(super) fn whole_or_not(value: f64) -> Option<Number> {
     #[allow(clippy::cast_possible_truncation, reason = "it is compared with what it was")]
     let whole = value as i64;
@@ -123,8 +123,8 @@ pub(super) fn whole_or_not(value: f64) -> Option<Number> {
     if is_whole { Some(Number::from(whole)) } else { Number::from_f64(value) }
 }
 
-/// Returns true if go-yaml reads the text as a time. The text is a date, or a date and a time, in a format that Go's
-/// time.Parse accepts.
+/// Returns true if go-yaml reads the text as a timestamp. A timestamp is a date, or a date with a time of day, in a
+/// format of Go's time.Parse.
 fn is_timestamp(text: &str) -> bool {
     let Some((date, time)) = split_date(text) else { return false };
     let mut parts = date.split('-');

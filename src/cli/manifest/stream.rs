@@ -1,5 +1,4 @@
-//! Splits a file into documents as kubectl does. A file contains consecutive JSON values, or YAML documents that are
-//! separated by lines of `---`.
+//! Splits a file into documents as kubectl does: consecutive JSON values, or YAML documents between lines of `---`.
 
 use serde_json::Value;
 
@@ -46,7 +45,7 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
         match value {
             None => return found,
             Some(Err(error)) => {
-                // The JSON library counts lines from the start of the text.
+                // `error.line()` counts from the start of the text.
                 let message = format!(
                     "not JSON, but kubectl reads a file that starts with {{ as JSON: {error}; if it is YAML, start it with a line ---"
                 );
@@ -56,8 +55,8 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
             Some(Ok(value)) => {
                 let end = values.byte_offset();
                 let written = text.get(consumed..end).unwrap_or_default();
-                // JSON is also YAML, and the YAML reader gives the line of each part. A few escapes exist only in JSON.
-                // If the results of the two readers differ, all parts get the line of the JSON value.
+                // JSON is also YAML, so the YAML reader can give the line of each part. If its result differs from the
+                // JSON reader's result, all parts get the line of the JSON value.
                 let composed = composer::compose(written, line).ok().and_then(|composed| composed.root);
                 let plain = Node::on_one_line(value, first);
                 found.push(Ok(composed.filter(|node| node.value() == plain.value()).unwrap_or(plain)));
@@ -67,13 +66,13 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
     }
 }
 
-/// Returns the texts between lines of `---`, each with its first line number. After `---`, only spaces and a comment
-/// are allowed.
+/// Returns the texts between lines of `---`, each with its first line number. After `---`, a line may contain only a
+/// comment.
 fn parts(text: &str) -> Vec<Result<(String, usize), Fault>> {
     let mut parts = Vec::new();
     let (mut part, mut begin) = (String::new(), 1);
     for (index, line) in text.split_inclusive('\n').enumerate() {
-        // kubectl adds a line break to the last line.
+        // Every line gets a line break below. kubectl also adds a line break to the last line, if it has none.
         let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
         let number = 1 + index;
         let Some(behind) = line.strip_prefix("---") else {
@@ -123,7 +122,7 @@ fn check_tabs(text: &str, first_line: usize, blocks: &[(usize, usize)]) -> Resul
     Ok(())
 }
 
-/// Returns true if a tab is in front of the first word of a line, also if the tab follows the `-` of a list.
+/// Returns true if a line has a tab in front of its first word, for example after the `-` of a list.
 fn is_indented_by_a_tab(line: &str) -> bool {
     let mut rest = line.trim_start_matches(' ');
     while let Some(behind) = rest.strip_prefix(['-', '?', ':']).filter(|behind| behind.starts_with([' ', '\t'])) {

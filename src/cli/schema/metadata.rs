@@ -25,8 +25,8 @@ const FIELDS: &[&str] = &[
 ];
 /// Maximum length of a DNS subdomain. The name of an object must be a DNS subdomain.
 const LONGEST_NAME: usize = 253;
-/// Maximum length of a DNS label. The name of a namespace must be a DNS label. The same limit applies to the value of a
-/// Kubernetes label, and to the part of its key after the `/`.
+/// Maximum length of a DNS label, such as the name of a namespace. The value of a Kubernetes label has the same limit.
+/// The part after the `/` in the key of a Kubernetes label also has this limit.
 const LONGEST_LABEL: usize = 63;
 
 pub(super) fn check(object: &Node, validator: &mut Validator) {
@@ -152,7 +152,7 @@ fn is_label(text: &str) -> bool {
 }
 
 fn is_subdomain(text: &str) -> bool {
-    // Only the whole subdomain has a length limit. Its parts have none.
+    // Only the whole subdomain has a length limit, not its parts.
     let is_part = |part: &str| {
         let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-')

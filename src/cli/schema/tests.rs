@@ -4,7 +4,7 @@ use super::validator::TWINS;
 use super::*;
 use crate::cli::manifest;
 
-/// Schema keywords that [`Validator`] checks, and schema keywords that do not restrict values.
+/// Schema keywords that [`Validator`] checks, or that do not restrict values.
 const KEYWORDS: &[&str] = &[
     "additionalProperties",
     "default",

@@ -133,8 +133,8 @@ impl Validator {
         }
     }
 
-    /// Checks a map: its fields, its required fields, and the rules between fields. Does not check the values of the
-    /// fields in `checked_elsewhere`, because other code checks these fields.
+    /// Checks a map: its fields, its required fields, and the rules between fields. Skips the values of the fields in
+    /// `checked_elsewhere`.
     pub fn fields(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps, checked_elsewhere: &[&str]) {
         let entries = node.entries();
         for (index, entry) in entries.iter().enumerate() {
@@ -170,13 +170,13 @@ impl Validator {
         }
     }
 
-    /// Reports a key that occurs twice, or a key that kubectl converts into another text.
+    /// Reports a key that occurs twice, or that kubectl converts into another text, for example `yes` into `true`.
     pub fn key(&mut self, path: &str, entry: &Entry, before: &[Entry], is_deep: bool) {
         let own = join(path, &entry.key);
         let first = before.iter().find(|before| before.key == entry.key && !before.is_merged);
         if let Some(first) = first.filter(|_| !entry.is_merged) {
-            // kubectl reads the whole map first, then converts number keys into strings in random order. If a number
-            // and a string become the same key, kubectl uses one of the two values by chance.
+            // kubectl converts keys into strings in random order. If `1` and `"1"` are both keys, chance decides which
+            // value kubectl uses.
             let read = if first.bare.is_some() == entry.bare.is_some() { "the last one" } else { "either, by chance" };
             let message = format!(
                 "the key is used on line {} already: kubectl reads {read}, other tools refuse the file; remove one",

@@ -2,7 +2,7 @@
 
 use crate::cli::manifest::Content;
 
-/// Returns a message about a value of the wrong type. The message tells how to write the value correctly.
+/// Returns a message about a value of the wrong type, with the correct notation.
 pub(super) fn of_type(wanted: &str, content: &Content) -> String {
     let kind = match wanted {
         "string" => "a string",

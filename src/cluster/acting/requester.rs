@@ -1,8 +1,10 @@
-//! Checks the callers for whom Writ may act, and returns the impersonation headers for them. Pure.
+//! Checks if Writ may act for a caller, and returns the impersonation headers of the caller. Pure.
 //!
-//! The API server trims header values and changes extra keys to lower case. Headers can therefore name another identity
-//! than the caller's. This module refuses each caller that headers cannot name exactly. The module also refuses
-//! identities that must not call Writ, for example members of `system:masters`, who have every right.
+//! The API server trims header values and changes extra keys to lower case. A header could therefore name another
+//! identity. For example, the group ` sre` would become `sre`. This module refuses:
+//!
+//! - callers that headers cannot name exactly
+//! - identities that must not call Writ, for example members of `system:masters`, who have every right
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::authentication::v1::UserInfo;
@@ -18,8 +20,8 @@ const MAX_EXTRA_VALUES: usize = 32;
 /// Maximum length of all headers of one caller, in bytes. The API server's limit for all headers of a request is 1 MiB.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// Prefix of the keys of `extra` that the API server's own authenticators set. These keys describe a token and not the
-/// user, so Writ does not forward them.
+/// Writ does not forward keys of `extra` with this prefix. The API server's own authenticators set these keys to
+/// describe a token, not the user.
 const AUTHENTICATOR_KEYS: &str = "authentication.kubernetes.io/";
 /// Key and value of `extra` that mark a call through Writ, for admission policies and for the audit log.
 const VIA: (&str, &str) = ("writ.dev/via", "gateway");
@@ -37,8 +39,8 @@ pub enum RequesterError {
     /// A part of the identity is empty.
     #[error("{0} of the caller must not be empty")]
     Empty(&'static str),
-    /// A part begins or ends with white space, or contains control characters. The API server would read a different
-    /// text.
+    /// A part of the identity begins or ends with white space, or contains control characters. If a header contained
+    /// this part, the API server would read a different text.
     #[error(
         "{part} {text:?} of the caller must not begin or end with white space, and must not contain control characters"
     )]
@@ -48,7 +50,7 @@ pub enum RequesterError {
         /// The text of this part.
         text: String,
     },
-    /// A part is longer than the limit for CommandExecutions, or there are too many entries.
+    /// A part of the identity is too long, or has too many entries.
     #[error("{part} of the caller must have at most {max} {unit}")]
     TooLarge {
         /// The part.
@@ -73,7 +75,8 @@ pub enum RequesterError {
     /// The caller is the identity of this process.
     #[error("Writ must not act for itself ({0})")]
     OwnIdentity(String),
-    /// A key of `extra` cannot be forwarded. If Writ omitted the key, the call could have more rights than the caller.
+    /// The caller has a key of `extra` that Writ may not forward. Writ cannot omit this key, because the key perhaps
+    /// restricts the caller's rights.
     #[error(
         "extra key {0:?} of the caller must be listed as one that is forwarded: without it the caller may have more rights"
     )]
@@ -88,8 +91,9 @@ pub(super) struct CheckedRequester {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Checks a caller that the API server has authenticated. Returns the headers of a call for this caller. `own_name` is
-/// the user name of this process. `extra_keys` are the keys that this process may forward for persons.
+/// Checks a caller that the API server has authenticated, and returns the headers of a call for this caller.
+///
+/// `own_name` is the user name of this process. `extra_keys` are the keys of a person's `extra` that Writ may forward.
 pub(super) fn check(
     caller: &UserInfo,
     own_name: &str,
@@ -117,7 +121,7 @@ pub(super) fn check(
     let extra = forwarded_extra(caller, account.is_some(), extra_keys)?;
     let mut headers = Headers::default();
     headers.push("impersonate-user", &name)?;
-    // For a ServiceAccount, the API server adds the groups itself and refuses all other impersonation headers.
+    // For a ServiceAccount, the API server accepts only the header with the user name, and adds the groups itself.
     if account.is_none() {
         if let Some(uid) = caller.uid.as_deref().filter(|uid| !uid.is_empty()) {
             check_text("the UID", uid, MAX_TEXT_BYTES)?;
@@ -132,7 +136,7 @@ pub(super) fn check(
     Ok(CheckedRequester { name, is_service_account, headers: headers.all })
 }
 
-/// Refuses a text that is empty or too long, or that the API server would change when it reads the header.
+/// Refuses an empty text, a text of more than `max` bytes, and a text that the API server would change in a header.
 fn check_text(part: &'static str, text: &str, max: usize) -> Result<(), RequesterError> {
     if text.is_empty() {
         return Err(RequesterError::Empty(part));
@@ -146,7 +150,7 @@ fn check_text(part: &'static str, text: &str, max: usize) -> Result<(), Requeste
     Ok(())
 }
 
-/// Returns namespace and name of a ServiceAccount if the user name is well-formed, else `None`.
+/// Returns namespace and name if `user` is the well-formed user name of a ServiceAccount, else `None`.
 fn service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
     let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -173,8 +177,8 @@ fn check_groups_of_person(groups: &[String]) -> Result<(), RequesterError> {
     groups.iter().find(is_refused).map_or(Ok(()), |group| Err(RequesterError::SystemGroup(group.clone())))
 }
 
-/// Returns the extra values to forward. Refuses the caller if a key cannot be forwarded. The key perhaps restricts the
-/// caller's rights, so Writ must not omit it.
+/// Returns the extra values to forward. If Writ may not forward a key, refuses the caller, because the key perhaps
+/// restricts the caller's rights.
 fn forwarded_extra<'a>(
     caller: &'a UserInfo,
     is_service_account: bool,
@@ -185,8 +189,8 @@ fn forwarded_extra<'a>(
         if key.starts_with(AUTHENTICATOR_KEYS) {
             continue;
         }
-        // The API server changes keys to lower case. The API server could therefore read a key with upper-case letters
-        // as another key.
+        // Upper-case letters are refused, because the API server changes keys to lower case. For example, `Scopes`
+        // would become `scopes`.
         let is_known = extra_keys.contains(key) && !key.bytes().any(|byte| byte.is_ascii_uppercase());
         if is_service_account || !is_known || key == VIA.0 {
             return Err(RequesterError::UnknownExtraKey(key.chars().take(MAX_TEXT_BYTES).collect()));

@@ -1,14 +1,18 @@
-//! Estimate of the difference between two clocks, with bounds. Pure: times are arguments.
+//! Estimate of the difference between a server's clock and this host's clock, with bounds. Pure: times are arguments.
 //!
-//! The server writes its time in whole seconds. Assume that it wrote the second `S` for a request, and that the request
-//! took from `sent` to `received` by this host's clock. Then the server is ahead by at least `S - received`, and by at
-//! most `S + 1 s - sent`. The intersection of the bounds from several requests is narrower than a second. The estimate
-//! therefore does not jump by a second.
+//! Each answer gives bounds, because the server writes its time in whole seconds. For example, this host sends a
+//! request at 100.0 s, and receives the answer at 100.2 s. The answer contains the time 103 s. The server's clock is
+//! then ahead:
+//!
+//! - by at least 103 s - 100.2 s = 2.8 s
+//! - by at most 104 s - 100.0 s = 4.0 s
+//!
+//! The intersection of the bounds from several answers is narrower than a second.
 
 /// Nanoseconds in a second.
 pub(super) const SECOND: i128 = 1_000_000_000;
-/// Divisor for the maximum drift between two clocks, which is 1 / `DRIFT` of the elapsed time. NTP slews a clock by at
-/// most half of this drift.
+/// Maximum drift between the two clocks: 1 / `DRIFT` of the elapsed time, which is 1 ms per second. NTP slews a clock
+/// by at most 0.5 ms per second.
 const DRIFT: i128 = 1000;
 
 /// Bounds for the difference between the clocks. The server's clock is ahead by at least `low` and at most `high`
@@ -55,8 +59,8 @@ impl ProvenBounds {
         Some(bounds.widened((now - at).max(0) / DRIFT))
     }
 
-    /// Adds the bounds from one answer. Returns false if they contradict the earlier bounds, because somebody set one
-    /// of the clocks. In this case, the earlier bounds are dropped.
+    /// Adds the bounds from one answer. If these bounds contradict the earlier bounds, replaces the earlier bounds and
+    /// returns false. A contradiction means that somebody set one of the clocks.
     fn add(&mut self, bounds: Bounds, now: i128) -> bool {
         let before = self.at(now);
         let both = before.map_or(Some(bounds), |before| before.intersection(bounds));
@@ -79,16 +83,20 @@ pub(in crate::cluster) enum Source {
 pub(super) struct Estimate {
     writes: ProvenBounds,
     dates: ProvenBounds,
-    /// True if the time of this process's last write contradicted the `Date` headers. The cause is a proxy that sets
-    /// `Date` by its own clock, or that replays old answers.
+    /// True if the `Date` headers contradicted the time of this process's last write. A proxy then sets `Date` by its
+    /// own clock, or replays old answers.
     are_dates_foreign: bool,
     ahead: Option<i128>,
 }
 
 impl Estimate {
-    /// Adds the bounds from an answer. The estimate changes only if it is outside the bounds. `own` is the difference
-    /// according to this host's wall clock, in nanoseconds. If `own` is inside the bounds, `own` becomes the new
-    /// estimate, because this host's clock is more exact than whole seconds.
+    /// Adds the bounds from an answer. The new estimate is the first of these values that the bounds allow:
+    ///
+    /// 1. the earlier estimate
+    /// 2. `own`: the difference according to this host's wall clock, in nanoseconds, which is more exact than whole
+    ///    seconds
+    /// 3. the bound that is nearest to the earlier estimate
+    /// 4. for the first answer, the middle of the bounds
     pub fn add(&mut self, source: Source, bounds: Bounds, now: i128, own: i128) {
         match source {
             Source::Write if !self.writes.add(bounds, now) => self.dates = ProvenBounds::default(),
@@ -99,8 +107,8 @@ impl Estimate {
         }
         let (writes, dates) = (self.writes.at(now), self.dates.at(now));
         let both = match (writes, dates) {
-            // Bounds from writes have priority over bounds from dates. Writ computes ages from creation times, which
-            // the API server itself writes.
+            // If the bounds contradict each other, the bounds from writes count. The API server itself wrote these
+            // times, like the creation times from which Writ computes ages.
             (Some(writes), Some(dates)) => {
                 let both = writes.intersection(dates);
                 if source == Source::Write {
@@ -111,8 +119,6 @@ impl Estimate {
             (writes, dates) => writes.or(dates),
         };
         let Some(bounds) = both else { return };
-        // Keeps the estimate if the bounds allow it. Otherwise prefers this host's clock, then the smallest change that
-        // the bounds allow.
         self.ahead = Some(match self.ahead {
             Some(ahead) if bounds.contain(ahead) => ahead,
             _ if bounds.contain(own) => own,
@@ -132,7 +138,7 @@ mod tests {
     use super::*;
 
     const MILLISECOND: i128 = SECOND / 1000;
-    /// Difference according to a host's clock that is clearly wrong, so that the estimate must not use it.
+    /// Clearly wrong difference according to a host's clock. The estimate must not use this difference.
     const WRONG: i128 = -1_000_000 * SECOND;
 
     /// Server whose clock is ahead by `ahead` nanoseconds. Each of its answers takes 20 ms.
@@ -230,7 +236,7 @@ mod tests {
             let ahead = server.answers(Source::Write, number * SECOND + SECOND / 2);
             assert!(ahead.abs() <= SECOND, "{ahead}");
         }
-        // The write also overrules `Date` headers if it is the first write.
+        // A write overrules the `Date` headers even if it is the first write of this process.
         let mut server = Server::ahead(300 * SECOND);
         server.answers(Source::Date, 0);
         server.ahead = 0;
@@ -243,8 +249,8 @@ mod tests {
         for number in 0..100 {
             let at = number * 400 * MILLISECOND;
             estimate.add(Source::Date, Bounds::of(-900 * SECOND, at, at), at, WRONG);
-            // The first estimate is not checked. It comes only from a wrong `Date` header, because this process has not
-            // written yet.
+            // The first estimate may be wrong, because this process has received only a wrong `Date` header and no
+            // write yet.
             assert!(number == 0 || estimate.ahead().unwrap().abs() <= SECOND, "{number}: {:?}", estimate.ahead());
             if number % 10 == 0 {
                 estimate.add(Source::Write, Bounds::of(at.div_euclid(SECOND) * SECOND, at, at), at, WRONG);

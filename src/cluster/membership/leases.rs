@@ -95,7 +95,8 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Writes the Lease of this process. Returns the time at which it was stored, by the API server's clock.
+    /// Writes the Lease of this process. Returns the time at which the API server stored the Lease, by the API server's
+    /// clock. Returns `None` if the answer does not contain this time.
     pub async fn write_own(
         &self,
         now: Timestamp,

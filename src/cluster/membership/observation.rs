@@ -17,17 +17,18 @@ pub(super) struct Observations {
 /// Current version of a Lease, and the time since which the Lease has had this version.
 struct LeaseObservation {
     version: String,
-    /// Start of the time in which the Lease had this version. No gap between observations since then was longer than
-    /// the caller's maximum.
+    /// Time of the first observation of this version. After a gap of more than `max_gap`, time of the first observation
+    /// after the gap.
     since: Instant,
     /// Time of the last observation.
     last: Instant,
 }
 
 impl LeaseObservation {
-    /// Records a version. Returns the time for which the Lease has had this version. If the last observation is older
-    /// than `max_gap`, this time restarts at 0. During such a gap, the API server was perhaps unavailable, so that the
-    /// process could not renew its Lease.
+    /// Records a version. Returns the time for which the Lease has had this version.
+    ///
+    /// If the last observation was more than `max_gap` ago, the returned time restarts at 0. During such a gap, the API
+    /// server was perhaps unavailable, so that the holder could not renew the Lease.
     fn observe(&mut self, version: String, now: Instant, max_gap: Duration) -> Duration {
         if self.version != version || now.saturating_duration_since(self.last) > max_gap {
             *self = Self { version, since: now, last: now };
@@ -45,8 +46,8 @@ impl Observations {
         self.by_holder.entry(holder.to_owned()).or_insert_with(first).observe(version.to_owned(), now, max_gap)
     }
 
-    /// Removes the Leases that were not observed for `age`. The removal changes no result if `age` is at least the
-    /// maximum gap. After such a gap, the next observation restarts the time, even if the Lease was not removed.
+    /// Removes the entries of Leases that were not observed for `age`. `age` must be at least the maximum gap of
+    /// [`Self::record`], so that the removal changes no result.
     pub fn evict_older_than(&mut self, age: Duration) {
         self.by_holder.retain(|_, observation| observation.last.elapsed() < age);
     }
@@ -58,8 +59,8 @@ mod tests {
 
     const MAX_GAP: Duration = Duration::from_secs(8);
 
-    /// Observes the given versions at the given seconds. Returns the measured time without a change after the last
-    /// observation.
+    /// Observes versions of a Lease, each at the given number of seconds. Returns the result of the last observation:
+    /// the time for which the Lease was unchanged.
     fn age_after(observations: &[(u64, &str)]) -> Duration {
         let start = Instant::now();
         let mut lease = LeaseObservation { version: "1".to_owned(), since: start, last: start };

@@ -1,5 +1,4 @@
-//! Time of the last renewal of this process's Lease, and the uninterrupted periods in which this process's Lease was
-//! valid.
+//! Records the renewals of this process's Lease, and counts the uninterrupted periods in which the Lease was valid.
 
 use std::time::Duration;
 
@@ -7,13 +6,16 @@ use jiff::Timestamp;
 
 use crate::cluster::clock::Clock;
 
-/// Number of an uninterrupted period in which the other processes considered this process alive.
+/// Sequence number of an uninterrupted period in which the other processes considered this process alive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LeaseEpoch(u64);
 
-/// Time at which a renewal was sent, by two clocks. `reading` is the kernel's clock. The kernel's clock runs while the
-/// host is suspended, but can stop while a hypervisor pauses the host. `server` is the estimated time of the API
-/// server. After a pause of the host, the next response of the API server corrects this estimate.
+/// Time at which a renewal was sent, by two clocks:
+///
+/// - `reading`: the kernel's clock, which also runs while the host is suspended. This clock can stop while a hypervisor
+///   pauses the host.
+/// - `server`: the estimated time of the API server. After such a pause, the next response of the API server corrects
+///   the estimate.
 #[derive(Clone, Copy)]
 pub(super) struct RenewalTime {
     pub reading: i128,
@@ -46,12 +48,11 @@ pub(super) enum Renewed {
 }
 
 impl Renewals {
-    /// Returns true if the last renewal is younger than `duration`, by both clocks.
+    /// Returns true if the last renewal is younger than `duration`, by both clocks of [`RenewalTime`].
     pub fn is_current(&self, duration: Duration, clock: &Clock) -> bool {
         self.last.is_some_and(|last| {
             let elapsed = u64::try_from(clock.reading() - last.reading).map_or(Duration::MAX, Duration::from_nanos);
-            // The difference is negative if the API server's clock was set back. In this case, only the kernel's clock
-            // counts.
+            // If the API server's clock was set back, the difference is negative. Only the kernel's clock then counts.
             let by_server = Duration::try_from(clock.now().duration_since(last.server)).unwrap_or(Duration::ZERO);
             elapsed < duration && by_server < duration
         })

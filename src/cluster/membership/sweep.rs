@@ -13,9 +13,11 @@ const SWEEP_AFTER_DURATIONS: u32 = 4;
 /// may create Leases, too.
 const MAX_MEMBERS: usize = 256;
 
-/// Reads all Leases in the namespace of this process's Lease. Returns the living members, sorted by name. A member
-/// counts as dead only after its Lease was observed unchanged for the Lease's duration. If a Lease is new to this
-/// process, its member therefore counts as living.
+/// Returns the living members, sorted by name, from a list of all Leases in the namespace of this process's Lease.
+/// Removes Leases that expired long ago.
+///
+/// A member counts as living until its Lease was observed unchanged for the Lease's duration. For example, the member
+/// of a Lease that is new to this process counts as living.
 pub(super) async fn sweep(leases: &Leases, observations: &Mutex<Observations>) -> Result<Vec<Member>, ClusterError> {
     let (mut living, mut token, mut removal) = (Vec::new(), None, Ok(()));
     loop {

@@ -1,13 +1,14 @@
-//! Checks the admission policy by dry-run creates of executions with a forged requester. The API server does not store
-//! these executions.
+//! Checks the admission policy: tries to create executions with a forged requester. The creates are dry runs, so the
+//! API server does not store the executions.
 //!
-//! A policy either overwrites the requester or refuses a wrong requester. If the policy overwrites, the answer must
-//! name this process, with all of its groups. If the policy refuses, three more creates must give the expected result:
+//! A policy either overwrites or refuses a forged requester. If the policy overwrites the requester, the answer must
+//! name this process, with all of its groups. If the policy refuses the requester, three more creates must give the
+//! expected result:
 //!
-//! 1. The same object without a requester must be accepted. Otherwise the first refusal perhaps had another cause.
-//! 2. This process's own name with a wrong group must be refused.
-//! 3. The forged requester must be refused again. The first refusal perhaps had a temporary cause, for example a full
-//!    quota.
+//! 1. A create without a requester must be accepted. Otherwise the first refusal perhaps had another cause.
+//! 2. A create with this process's own name and a wrong group must be refused.
+//! 3. A create with the forged requester must be refused again. The first refusal perhaps had a temporary cause, for
+//!    example a full quota.
 
 use jiff::Timestamp;
 use kube::Api;
@@ -19,16 +20,16 @@ use crate::api::{CommandExecution, CommandExecutionSpec};
 use crate::cluster::self_review::own_identity;
 use crate::cluster::{Cluster, ClusterError, Operation};
 
-/// Forged name, UID and group. No user has them, because only the API server assigns names with the prefix `system:`.
+/// Forged name, UID and group. No user has this name, because the prefix `system:` is reserved for Kubernetes.
 const FORGED: &str = "system:writ:forged";
-/// Name of a Machine and of a rule. Neither exists.
+/// Name of a Machine and of a rule that do not exist.
 const NONEXISTENT: &str = "writ-requester-check";
 
 /// Result of the check in a namespace.
 pub(super) enum DryRunResult {
     /// The API server overwrites or refuses forged requesters.
     Enforced {
-        /// Time of the answer, by the API server's clock.
+        /// Time of the accepted dry-run create, by the API server's clock.
         now: Timestamp,
     },
     /// The API server accepts a forged requester.
@@ -73,8 +74,7 @@ fn verify_overwrite(taken: &CommandExecution, own: &Requester) -> DryRunResult {
     }
 }
 
-/// Checks that the create was refused because of its requester. Also checks that a requester with one wrong part is
-/// refused.
+/// Makes three more creates after a refusal, as described in the module's documentation.
 async fn verify_refusal(
     cluster: &Cluster,
     namespace: &str,

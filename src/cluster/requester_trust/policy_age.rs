@@ -18,14 +18,16 @@ use crate::cluster::{Cluster, Operation};
 const MUTATING_POLICIES: [&str; 2] = ["writ-requester-create", "writ-requester-update"];
 /// Name of the policy in `deploy/requester-1.31.yaml`.
 const VALIDATING_POLICY: &str = "writ-requester";
-/// Time from the write of a policy until the policy is in force in every API server. The propagation usually takes
-/// about one second. The other seconds cover differences between the clocks of API servers, and the rounding of times
-/// to whole seconds.
+/// Maximum time from the write of a policy until every API server applies the policy. The usual time is about one
+/// second. The other 4 s cover differences between the clocks of API servers, and the rounding of times to whole
+/// seconds.
 const PROPAGATION_DELAY: Duration = Duration::from_secs(5);
 
-/// Returns the start of the time in which the current policies are in force, by the API server's clock. This start is
-/// the time of the last write to one of the policies, plus [`PROPAGATION_DELAY`]. Returns `None` if this process may
-/// not read the policies, or if they have other names.
+/// Returns the time of the last write to one of the policies, plus [`PROPAGATION_DELAY`], by the API server's clock.
+/// The current policies have been in force since this time.
+///
+/// Returns `None` if the policies cannot be read, for example because this process lacks the right, or because the
+/// policies have other names.
 pub(super) async fn in_force_since(cluster: &Cluster) -> Option<Timestamp> {
     let mutating = async {
         let mut latest = Timestamp::MIN;

@@ -72,7 +72,7 @@ fn list(objects: impl IntoIterator<Item = Watched>) -> Vec<Event<Watched>> {
 }
 
 #[tokio::test]
-async fn users_get_the_list_once_complete_then_each_change_they_asked_for() {
+async fn subscribers_get_the_list_once_complete_then_each_change_they_asked_for() {
     let fixture = Fixture::new();
     let (mut first, mut other) = (fixture.subscribe(), fixture.subscribe());
     fixture.send([Event::Init, Event::InitApply(machine("a", "1", 1))]).await;
@@ -84,45 +84,45 @@ async fn users_get_the_list_once_complete_then_each_change_they_asked_for() {
     assert_eq!(yielded(&mut first), ["apply a 2", "apply b 1"]);
     fixture.send([Event::Delete(machine("a", "1", 2))]).await;
     assert_eq!(yielded(&mut first), ["delete a 1"]);
-    // The second subscriber has not polled until now, which did not delay the first subscriber. Its first poll yields
-    // the current list.
+    // The first poll of the second subscriber yields the current list. The late poll did not delay the first
+    // subscriber.
     assert_eq!(yielded(&mut other), ["list"]);
     let mut late = fixture.subscribe();
     assert_eq!(yielded(&mut late), ["list"]);
     fixture.send([Event::Delete(machine("b", "2", 1))]).await;
-    for user in [&mut first, &mut other, &mut late] {
-        assert_eq!(yielded(user), ["delete b 2"]);
+    for subscriber in [&mut first, &mut other, &mut late] {
+        assert_eq!(yielded(subscriber), ["delete b 2"]);
     }
 }
 
 #[tokio::test]
 async fn object_recreated_between_two_turns_is_deleted_first() {
     let fixture = Fixture::new();
-    let mut user = fixture.subscribe();
+    let mut subscriber = fixture.subscribe();
     fixture.send(list([machine("a", "1", 1)])).await;
-    assert_eq!(yielded(&mut user), ["list"]);
+    assert_eq!(yielded(&mut subscriber), ["list"]);
     fixture.send([Event::Delete(machine("a", "1", 1)), Event::Apply(machine("a", "2", 1))]).await;
-    assert_eq!(yielded(&mut user), ["delete a 1", "apply a 1"]);
+    assert_eq!(yielded(&mut subscriber), ["delete a 1", "apply a 1"]);
 }
 
 #[tokio::test]
 async fn new_list_yields_missed_deletions_and_changes_before_it() {
     let fixture = Fixture::new();
-    let mut user = fixture.subscribe();
+    let mut subscriber = fixture.subscribe();
     fixture.send(list([machine("a", "1", 1), machine("b", "2", 1), machine("c", "3", 1)])).await;
-    assert_eq!(yielded(&mut user), ["list"]);
+    assert_eq!(yielded(&mut subscriber), ["list"]);
     fixture.send(list([machine("b", "2", 5), machine("c", "3", 1), machine("new", "4", 1)])).await;
-    assert_eq!(yielded(&mut user), ["delete a 1", "apply b 5", "list"]);
+    assert_eq!(yielded(&mut subscriber), ["delete a 1", "apply b 5", "list"]);
 }
 
 #[tokio::test]
-async fn slow_user_compares_the_store_and_loses_no_deletion() {
+async fn slow_subscriber_compares_the_store_and_loses_no_deletion() {
     let fixture = Fixture::new();
-    let mut user = fixture.subscribe();
+    let mut subscriber = fixture.subscribe();
     let many = 3 * MAX_QUEUED_NAMES;
     let all = |generation| (0..many).map(move |index| machine(&format!("m{index}"), &index.to_string(), generation));
     fixture.send(list(all(1))).await;
-    assert_eq!(yielded(&mut user), ["list"]);
+    assert_eq!(yielded(&mut subscriber), ["list"]);
     fixture.send(all(2).map(Event::Apply)).await;
     fixture.send(all(2).take(many / 2).map(Event::Delete)).await;
     {
@@ -130,23 +130,23 @@ async fn slow_user_compares_the_store_and_loses_no_deletion() {
         let feed = feeds.feeds[0].upgrade().unwrap();
         assert!(lock(&feed.queue).names.len() <= MAX_QUEUED_NAMES);
     }
-    let changes = yielded(&mut user);
+    let changes = yielded(&mut subscriber);
     let count = |kind: &str| changes.iter().filter(|change| change.starts_with(kind)).count();
     assert_eq!((count("delete"), count("apply"), count("list")), (many / 2, many - many / 2, 1));
     fixture.send([Event::Apply(machine("m9999", "x", 1))]).await;
-    assert_eq!(yielded(&mut user), ["apply m9999 1"]);
+    assert_eq!(yielded(&mut subscriber), ["apply m9999 1"]);
 }
 
 #[tokio::test]
-async fn streams_end_with_the_watch_and_a_dropped_user_is_forgotten() {
+async fn streams_end_with_the_watch_and_a_dropped_subscriber_is_forgotten() {
     let fixture = Fixture::new();
-    let (mut user, dropped) = (fixture.subscribe(), fixture.subscribe());
+    let (mut subscriber, dropped) = (fixture.subscribe(), fixture.subscribe());
     drop(dropped);
     fixture.send(list([machine("a", "1", 1)])).await;
     assert_eq!(lock(&fixture.shared.feeds).feeds.len(), 1);
     fixture.watch.abort();
     assert!(fixture.watch.await.unwrap_err().is_cancelled());
-    assert_eq!((user.next().await, user.next().await), (Some("list".to_owned()), None));
+    assert_eq!((subscriber.next().await, subscriber.next().await), (Some("list".to_owned()), None));
     let mut late = fixture.shared.subscribe(|_, _| true).boxed();
     assert!(matches!(late.next().await, Some(Change::Listed(_))) && late.next().await.is_none());
 }
@@ -154,8 +154,8 @@ async fn streams_end_with_the_watch_and_a_dropped_user_is_forgotten() {
 #[tokio::test]
 async fn failed_watch_goes_on_with_the_next_event() {
     let fixture = Fixture::new();
-    let mut user = fixture.subscribe();
+    let mut subscriber = fixture.subscribe();
     fixture.events.unbounded_send(Err(watcher::Error::NoResourceVersion)).unwrap();
     fixture.send(list([machine("a", "1", 1)])).await;
-    assert_eq!(yielded(&mut user), ["list"]);
+    assert_eq!(yielded(&mut subscriber), ["list"]);
 }

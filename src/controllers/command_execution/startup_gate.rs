@@ -1,5 +1,5 @@
-//! Startup gate: no command starts before every unfinished execution was reconciled once, or 5 s have passed. The gate
-//! is needed because lists have no order, but the oldest execution must start first.
+//! Delays the first command until every unfinished execution was reconciled once, or until 5 s after the first list.
+//! Without this delay, the oldest execution would perhaps not start first, because lists have no order.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,7 @@ use crate::runner::Runner;
 
 use super::execution_meta::ExecutionMeta;
 
-/// Maximum time for which the gate stays closed. If the API server answers some reads late, a prompt start is more
-/// important than the order.
+/// Maximum time from the first list of executions until the gate opens, even if some executions are not reconciled yet.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The startup gate. When the gate opens, it starts the runner.
@@ -29,7 +28,8 @@ impl StartupGate {
         Self { remaining: Mutex::default(), runner }
     }
 
-    /// Sets the executions of the first list. Calls for later lists do nothing.
+    /// Sets the listed executions, which must be reconciled before the gate opens. Does nothing if the gate is already
+    /// open.
     pub fn expect(self: &Arc<Self>, all: impl Iterator<Item = ObjectRef<ExecutionMeta>>) {
         if self.runner.is_started() {
             return;

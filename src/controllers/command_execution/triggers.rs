@@ -46,8 +46,8 @@ fn own_changes(
             Change::Applied(execution) => vec![ObjectRef::from(execution.as_ref())],
             Change::Deleted(execution) => {
                 let key = key_of(&execution);
-                // The execution has finished or was deleted, so its task must end. If a user removed the finalizer, an
-                // execution can be deleted while its command runs.
+                // The execution has finished or was deleted. If the runner still has a task for the execution, this
+                // task must end.
                 runner.withdraw(&key);
                 runner.cancel(&key);
                 let reference = ObjectRef::from(execution.as_ref());
@@ -67,7 +67,7 @@ fn own_changes(
     changed.boxed()
 }
 
-/// Returns the unfinished executions that a change of an object of kind `K` affects. After a new list, returns all
+/// Returns the unfinished executions that a change of a Machine or Whitelist affects. After a new list, returns all
 /// unfinished executions, because the watch has perhaps missed changes.
 fn affected_by_changes<K>(
     watch: &SharedWatch<Slim<K>>,
@@ -93,8 +93,8 @@ where
     affected.boxed()
 }
 
-/// Returns true if the difference between two versions of a Machine or Whitelist cannot affect executions. A status,
-/// which changes often, does not affect executions.
+/// Returns true if two versions of a Machine or Whitelist have the same effect on executions. For example, a change of
+/// the status has no effect.
 fn is_same_for_executions<K>(before: &Slim<K>, after: &Slim<K>) -> bool
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,

@@ -1,13 +1,13 @@
-//! Limits the number of large objects that are reconciled concurrently. Large objects must not fill the memory. Small
-//! objects must not wait for large objects, and no namespace must delay another namespace.
+//! Limits the number of large objects that are reconciled concurrently, so that large objects do not fill the memory.
+//! Small objects never wait. One namespace can use half of the permits.
 
 use crate::fairness::{Place, Pool, Size};
 
 /// Maximum size of an object that needs no permit, in bytes of text. All concurrently reconciled objects of this size
 /// together take a few MiB.
 const SMALL: usize = 65_536;
-/// Maximum number of large objects in memory: in total, and per namespace. A large object takes up to four times 1.5
-/// MiB of memory. Two copies of its text and its decoded form are in memory.
+/// Maximum number of large objects in memory: in total, and per namespace. A large object takes up to 6 MiB: two copies
+/// of its text (up to 1.5 MiB each), and its decoded form.
 const LARGE: Size = Size { places: 10, share: 5 };
 
 /// Permits for large objects.

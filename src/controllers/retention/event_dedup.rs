@@ -1,5 +1,5 @@
-//! Limits repeated reports. Thousands of executions can be kept for the same reason, and each is reconciled again every
-//! few minutes. The repeated reports must not fill the log, and must not become too many events in the API server.
+//! Limits repeated log lines and events. Writ can keep thousands of executions for the same reason, and reconciles each
+//! of these executions every few minutes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -29,8 +29,8 @@ struct Entry {
     namespace: String,
     name: String,
     at: Timestamp,
-    /// Value of the queue's `relist_generation` when the execution was last scheduled. If the value is older after a
-    /// new list, the list does not contain the execution.
+    /// Value of the queue's `relist_generation` when the execution was last scheduled. If this value is lower than the
+    /// queue's value at the end of a list, the list does not contain the execution.
     relist_generation: u64,
 }
 

@@ -22,14 +22,13 @@ pub struct RetentionPolicy {
     pub minimum_seconds: u32,
 }
 
-/// Minimum retention of executions that no rule allowed, in seconds. A shorter minimum retention of the installation
-/// has priority. The value is short, because a requester can create thousands of refused executions per hour, and none
-/// of them runs. The value is long enough for users to read the refused executions. The chart's admission policies use
-/// the same number.
+/// Minimum retention of executions that no rule allowed, in seconds. A shorter `--minimum-retention-seconds` applies
+/// instead. 300 s is enough to read such an execution, and limits the number of such executions in the cluster. The
+/// chart's admission policies use the same number.
 const MINIMUM_OF_REFUSED_SECONDS: u32 = 300;
 
-/// [`LeanMetadata`] and four fields of an execution. A field that cannot be decoded counts as absent. One object
-/// therefore cannot make the whole list undecodable.
+/// Metadata of an execution, and the fields of `spec` and `status` that decide about its retention. A field that cannot
+/// be decoded counts as absent, so that one object cannot make a whole list undecodable.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct FinishedExecution {
     pub metadata: LeanMetadata,
@@ -57,7 +56,7 @@ struct Status {
     decision: Option<Decision>,
 }
 
-/// The decision, which is absent if no rule allowed the execution.
+/// Part of `status.decision`. The field `decision` is absent if no rule allowed the execution.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Decision {
@@ -97,8 +96,8 @@ impl FinishedExecution {
         }
     }
 
-    /// Returns the time after which Writ adds the annotation that allows others to delete the execution. `None` if no
-    /// annotation is needed, or if the execution has it already.
+    /// Returns the end of the minimum retention, when Writ adds the annotation that allows others to delete the
+    /// execution. Returns `None` if the execution needs no annotation, or has the annotation already.
     pub(super) fn mark_time(&self, policy: &RetentionPolicy) -> Option<Timestamp> {
         let is_marked = || {
             let annotation = self.metadata.kept.annotations.as_ref()?.get(RETENTION_OVER_ANNOTATION)?;
@@ -216,8 +215,7 @@ mod tests {
         };
         let day = 86_400;
         assert_eq!(kept(json!({}), day), (Some(86_400), Some(86_400)));
-        // With a minimum retention of 0, no annotation is needed. Every user with the right to delete the execution may
-        // delete it immediately.
+        // With a minimum retention of 0, no annotation is needed, because users may delete the execution immediately.
         assert_eq!(kept(json!({"minimumRetentionSeconds": 0}), day), (Some(0), None));
         assert_eq!(kept(json!({"minimumRetentionSeconds": 60}), day), (Some(60), Some(60)));
         assert_eq!(kept(json!({"minimumRetentionSeconds": 60}), 0), (Some(60), Some(60)));

@@ -12,8 +12,8 @@ use crate::telemetry::{BackgroundTask, metrics};
 
 use super::event_dedup::RecentReports;
 
-/// Delay before the next attempt if an execution needs manual action. An attempt makes two calls. With this delay, ten
-/// thousand such executions make about 70 calls per second.
+/// Delay before the next attempt if an execution needs manual action. Ten thousand such executions make about 70 calls
+/// per second.
 const BLOCKED_RETRY: Duration = Duration::from_secs(300);
 
 /// Reason why an execution could not be removed.
@@ -23,7 +23,7 @@ pub(super) enum RemovalError {
     Cluster(#[from] ClusterError),
     #[error("execution kept: its stored output cannot be deleted; check the output store")]
     Store(#[from] StoreError),
-    /// The receipt cannot be written or read, because of missing rights or a ResourceQuota.
+    /// The receipt cannot be written or read, for example because of missing rights or a ResourceQuota.
     #[error("execution kept: its receipt cannot be written or read: {0}")]
     Receipt(#[source] ClusterError),
     /// The namespace has its maximum number of receipts.
@@ -72,7 +72,8 @@ impl RemovalError {
         }
     }
 
-    /// Returns the `reason` of the event to publish on the execution. `None` if the failure needs no manual action.
+    /// Returns the `reason` of the event that Writ publishes on the execution. Returns `None` if Writ only logs the
+    /// failure.
     fn event(&self) -> Option<&'static str> {
         match self {
             Self::ReceiptLimitReached { .. } => Some("ReceiptLimitReached"),
@@ -86,9 +87,9 @@ impl RemovalError {
 /// Reports executions that could not be removed.
 pub(super) struct RemovalReporter {
     events: EventPublisher,
-    /// Reports in the log, by reason and namespace.
+    /// Recently logged reports, by reason and namespace.
     logged: RecentReports,
-    /// Reports as events, by reason and execution.
+    /// Recently published events, by reason and execution.
     published: RecentReports,
 }
 
@@ -97,8 +98,10 @@ impl RemovalReporter {
         Self { events, logged: RecentReports::default(), published: RecentReports::default() }
     }
 
-    /// Reports a failure. A failure that needs manual action is reported once per hour: as one event per execution, and
-    /// in the log once per namespace. Other failures are logged at each attempt.
+    /// Reports a failure:
+    ///
+    /// - A failure without an event reason: one log line for each attempt.
+    /// - A failure with an event reason: per hour, one event for each execution, and one log line for each namespace.
     pub fn report(&mut self, key: &ExecutionKey, error: &RemovalError) {
         metrics().reconcile_failed(BackgroundTask::Retention.as_str(), error.category());
         let now = Instant::now();

@@ -1,5 +1,5 @@
-//! Maximum number of receipts per namespace. The number needs a limit, because receipts never expire. At the limit,
-//! Writ keeps expired executions instead of deleting them.
+//! Limits the number of receipts per namespace, because receipts never expire. At the limit, Writ keeps expired
+//! executions.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,17 +8,16 @@ use tokio::sync::Mutex;
 
 use crate::cluster::{Cluster, ClusterError};
 
-/// Time for which a count is used. This process adds its new receipts to the count. If others delete receipts, the
-/// count stays too high until this time has passed.
+/// Time for which a count of receipts is used. During this time, the count still contains deleted receipts.
 const CACHE_TTL: Duration = Duration::from_secs(60);
-/// Time for which a count at the limit is used. If this time were 0, Writ would count the receipts again for each of
-/// thousands of expired executions.
+/// Time for which a count at the limit is used. The time is short, so that Writ soon notices deleted receipts.
 const FULL_CACHE_TTL: Duration = Duration::from_secs(10);
 
 /// Reserves receipts up to the limit.
 pub(super) struct ReceiptQuota {
     limit: u64,
-    /// Counts by namespace. Expired counts are removed, so the map contains only the namespaces of the last minute.
+    /// Recent counts of receipts, by namespace. A count is removed after [`CACHE_TTL`], or after [`FULL_CACHE_TTL`] if
+    /// the count is at the limit.
     counts: Mutex<HashMap<String, CachedCount>>,
 }
 

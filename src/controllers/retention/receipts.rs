@@ -1,13 +1,12 @@
-//! Receipts of the executions that Writ deletes after their TTL. If a user deletes an execution, its receipt is
-//! removed.
+//! Writes the receipt of an expired execution, before Writ deletes this execution. Removes the receipt if a user
+//! deletes the execution.
 //!
 //! # Guarantees
 //! - The receipt is stored before the execution is deleted. If Writ crashes in between, the same manifest still does
 //!   not run again.
 //! - If a user deletes an execution, no receipt of it stays. A receipt is removed for no other reason.
-//! - During a rolling update, a process cannot remove a receipt that another process needs. If a process finds the
-//!   receipt already stored, it gives the receipt a new version before it deletes the execution. [`Receipts::undo`]
-//!   removes only the version that its own process wrote.
+//! - During a rolling update, a process cannot remove a receipt that another process needs. Each process writes its own
+//!   version of the receipt, and [`Receipts::undo`] removes only this version.
 
 use crate::api::{CommandExecution, ExecutionReceipt};
 use crate::cluster::{Cluster, ClusterError};
@@ -50,8 +49,8 @@ impl Receipts {
         let no_end = || RemovalError::Unreadable("status.completionTime is missing".to_owned());
         let new = key.receipt(execution).ok_or_else(no_end)?;
         let Some(mut found) = self.cluster.receipt(&key).await.map_err(receipt_error)? else {
-            // An earlier receipt prevented a run of this execution. Somebody has deleted that receipt since, so that
-            // the next execution can run. A new receipt would prevent this next run.
+            // No receipt exists now. If a receipt prevented the run of this execution, a user has therefore deleted
+            // that receipt to run the manifest again. A new receipt would prevent this run.
             if is_already_executed(execution) {
                 return Ok(ReceiptWrite::NotNeeded);
             }
@@ -95,8 +94,8 @@ impl Receipts {
         }
     }
 
-    /// Removes the receipt of a finished execution that is being deleted, unless Writ deleted the execution after its
-    /// TTL. A user who deletes an execution perhaps wants the same manifest to run again.
+    /// Removes the receipt of a finished execution that a user deleted, so that the same manifest can run again. Keeps
+    /// the receipt if Writ deleted the execution after its TTL.
     ///
     /// # Errors
     /// The receipt could not be read or removed.
@@ -123,8 +122,8 @@ impl Receipts {
     }
 }
 
-/// Returns the error of a call for a receipt. If the error needs manual action, it becomes [`RemovalError::Receipt`],
-/// which differs from the same error of a call for an execution.
+/// Converts the error of a call for a receipt. Errors that need manual action become [`RemovalError::Receipt`]. Other
+/// errors become [`RemovalError::Cluster`].
 fn receipt_error(error: ClusterError) -> RemovalError {
     match error {
         ClusterError::Forbidden { .. }

@@ -1,6 +1,7 @@
-//! Cache of the verdict on each Whitelist. A verdict is valid until its Whitelist changes. If other Whitelists affect
-//! the verdict, it is valid only until one of them changes. The cache is needed because compiling and linting use a
-//! whole core for a moment, and a Whitelist with subjects is reconciled every few seconds.
+//! Caches the verdict on each Whitelist, because compiling and linting use a whole core for a moment.
+//!
+//! A verdict is valid until its Whitelist changes. The verdict on a Whitelist with Deny rules is valid until any
+//! Whitelist of the namespace changes.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -85,9 +86,12 @@ struct Kept {
 }
 
 impl Verdicts {
-    /// Returns the verdict on a Whitelist. `own` is the Whitelist's version. `all_now` returns the version of all
-    /// Whitelists of the namespace. If the stored verdict depends on another version, `judge` makes a new verdict.
-    /// `judge` also returns the version of all Whitelists, if the new verdict depends on them.
+    /// Returns the verdict on a Whitelist. Calls `judge` if the stored verdict is outdated.
+    ///
+    /// - `own` is the version of this Whitelist.
+    /// - `all_now` returns the version of all Whitelists of the namespace.
+    /// - `judge` returns a new verdict. If the verdict depends on the other Whitelists, `judge` also returns the
+    ///   version of all Whitelists.
     ///
     /// # Errors
     /// The error of `judge`. The previous verdict is kept.

@@ -49,8 +49,8 @@ impl WarningCounts {
     }
 }
 
-/// Returns true if a Whitelist has a Deny rule. A Deny rule also limits the Allow rules of other Whitelists, so the
-/// warnings depend on the other Whitelists, too.
+/// Returns true if a Whitelist has a Deny rule. The warnings of such a Whitelist depend on the other Whitelists,
+/// because a Deny rule limits the Allow rules of all Whitelists.
 pub(super) fn has_deny(object: &DynamicObject) -> bool {
     let rules = object.data.pointer("/spec/rules").and_then(Value::as_array);
     rules.is_some_and(|rules| rules.iter().any(|rule| rule.get("effect").and_then(Value::as_str) == Some("Deny")))
@@ -66,7 +66,7 @@ pub(super) struct Warnings {
 }
 
 /// Lints a Whitelist together with the other Whitelists of its namespace (`others`). A Whitelist that cannot be decoded
-/// gets no warnings: its namespace fails closed, and the condition Ready reports this.
+/// gets no warnings, because the condition Ready reports the problem.
 pub(super) fn lint(object: DynamicObject, compiled: &CompiledWhitelist, others: &[Arc<CompiledWhitelist>]) -> Warnings {
     let whitelist = object.try_parse::<Whitelist>();
     let lint = |whitelist: Whitelist| policy::lint_among(&whitelist, compiled, others).warnings;

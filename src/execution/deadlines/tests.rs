@@ -40,7 +40,7 @@ fn a_cancel_ends_it_within_its_patience_and_the_first_one_counts() {
     deadlines.note_stop(seconds(100));
     deadlines.note_stop(seconds(200));
     assert_eq!(deadlines.end() + FINAL_POLL, seconds(400));
-    // A run that ends before the stop timeout keeps its own deadline.
+    // If the deadline of the run is before the deadline of the stop, the stop request changes nothing.
     let mut late = Deadlines::new(limits());
     late.note_stop(RUN - seconds(1));
     assert_eq!(late.end(), RUN);
@@ -83,14 +83,13 @@ fn a_backlog_is_read_to_its_end_if_it_comes_fast_enough() {
 #[test]
 fn a_wrong_clock_of_a_later_holder_ends_no_healthy_command() {
     let mut deadlines = Deadlines::new(limits());
-    // By the wrong clock of this holder, the claim is two hours old. The machine reports that the command has run for
-    // one second. Writ must not stop the command before its timeout, counted from this report.
+    // The clock of this holder is wrong by two hours. `stop_due` must count from the start that the machine reports.
     deadlines.note_stored_start(seconds(1));
     deadlines.note_takeover(seconds(7200));
     assert_eq!(deadlines.stop_due(), None);
     deadlines.note_started(seconds(7199));
     assert_eq!(deadlines.stop_due(), Some(seconds(7199 + 30 + 2 + 35)));
-    // The stored start limits the time of the adopting holder. The holder still has enough time to read the journal.
+    // The deadline from the stored start has passed. The holder still has `TAKEOVER` to read the journal.
     assert_eq!(deadlines.end(), seconds(7200) + TAKEOVER);
 }
 

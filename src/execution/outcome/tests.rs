@@ -9,7 +9,7 @@ fn execution() -> CommandExecution {
     CommandExecution::new("x", CommandExecutionSpec::with_command("say hello"))
 }
 
-/// Returns an execution with a decision. By its rule, Writ waits `drain_seconds` for the rest of the output.
+/// Returns an execution whose decision has the given `drain_seconds`.
 fn execution_with(drain_seconds: u32) -> CommandExecution {
     let rule =
         format!("[{{name: hello, match: say hello, run: [/bin/echo], output: {{drainSeconds: {drain_seconds}}}}}]");
@@ -24,8 +24,7 @@ fn execution_with(drain_seconds: u32) -> CommandExecution {
     execution
 }
 
-/// Start and end are in order, whatever the clock shows. A clock can be set back by minutes, and the clocks of two
-/// processes can differ by less than a second.
+/// No end is before its start, even if a clock is set back by minutes or the clocks of two processes differ slightly.
 #[test]
 fn no_record_ends_before_it_began() {
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
@@ -233,8 +232,7 @@ fn a_start_that_was_not_confirmed_is_unknown_whatever_it_was_told() {
     assert_eq!((status.phase, status.start_time, status.stdout), (Phase::OutcomeUnknown, None, None));
 }
 
-/// The command itself can also write the message of sudo. The hint therefore changes only the message, which names the
-/// line for sudoers. Phase and reason stay.
+/// The command itself can also write the text of sudo's error, so the hint changes only `status.message`.
 #[test]
 fn words_of_sudo_are_explained_where_it_runs_as_another_user() {
     let mut execution = execution_with(1);

@@ -115,8 +115,8 @@ fn short_command_is_its_frames_and_an_answer() {
     assert_eq!((said.answers, said.complete), (vec![Answer::Ended(ended(Offsets::default()))], true));
 }
 
-/// If a start-up file redirects standard error, standard error of the session is empty, or contains only a greeting.
-/// The reader must detect this loss.
+/// A start-up file has redirected standard error. The reader must detect the missing standard error, even if a greeting
+/// arrives instead.
 #[test]
 fn what_is_told_without_standard_error_is_known_to_lack_it() {
     for (stdout, stderr, is_without) in [
@@ -352,8 +352,7 @@ fn reply_cut_at_any_byte_is_not_complete_and_gives_a_prefix() {
     }
 }
 
-/// Inserts foreign text at each byte of a stream. The reader must emit only correct output. The foreign text does not
-/// contain the nonce, and in this test the output does not contain the nonce either.
+/// Inserts foreign text without the nonce at each byte of a stream. The reader must emit only correct output.
 #[test]
 fn text_mixed_in_at_any_byte_gives_a_prefix_or_nothing() {
     let (stdout, stderr, sent) = sample("out\nWRIT2:C 0 5\nW+\n");
@@ -370,8 +369,7 @@ fn text_mixed_in_at_any_byte_gives_a_prefix_or_nothing() {
                     true => read_in_pieces(&sent.stdout, &mixed, usize::MAX, true),
                 };
                 assert!(stdout.starts_with(&said.stdout) && stderr.starts_with(&said.stderr), "{at}: {noise}");
-                // A newline that is inserted directly before the last newline gives the same bytes as a newline after
-                // it. The reply is then still complete.
+                // If the foreign text is a newline before the last newline, the reply is still complete.
                 assert_eq!(said.complete, mixed.starts_with(stream), "{at}: {noise}: {said:?}");
                 assert!(!said.complete || said == whole);
             }
@@ -431,8 +429,7 @@ fn endless_text_of_any_kind_is_bounded() {
     // Marks without content cause no events, even if there are very many.
     assert_eq!(endless("", &marked("@+\n")), [const { Vec::<ReplyError>::new() }; 2]);
     assert_eq!(endless("", &marked("@C 0 0\n")), [const { Vec::<ReplyError>::new() }; 2]);
-    // Lines with one byte less than the maximum length, with the maximum length, and with one byte more. Only the
-    // longest line is refused.
+    // Only a line of more than `MAX_LINE` bytes is refused.
     let line = format!("@R tool {}", "x".repeat(MAX_LINE));
     let end = MARK.len() + MAX_LINE - 1;
     for (end, broken) in [(end, vec![]), (end + 1, vec![]), (end + 2, vec![ReplyError::Line])] {

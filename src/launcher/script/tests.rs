@@ -24,8 +24,8 @@ fn scripts() -> [(&'static str, &'static str); 7] {
     ]
 }
 
-/// Returns the part of a script that the script stores in a variable and evaluates later, and the script without this
-/// part.
+/// Splits a script that stores its later part in a variable and evaluates this part later. Returns the later part, and
+/// the script without this part.
 fn later(script: &str) -> Option<(&str, String)> {
     let (before, rest) = script.split_once("='\n")?;
     let (later, behind) = rest.split_once('\'').unwrap();
@@ -37,7 +37,7 @@ fn bootstrap_passes_through_every_login_shell() {
     let bootstrap = bootstrap();
     assert!(bootstrap.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{bootstrap}");
     assert!(!bootstrap.contains(['\'', '\\', '!', '\n']), "{bootstrap}");
-    // The bootstrap is one line, so a comment would hide its rest.
+    // The bootstrap is one line, so a comment would hide the rest of the line.
     assert!(!bootstrap.contains('#') || !bootstrap.contains(" #"), "{bootstrap}");
     assert_eq!(bootstrap.trim(), bootstrap);
 }
@@ -76,7 +76,8 @@ fn only_a_launch_has_a_later_part_and_no_script_has_a_gap() {
     }
     let (later, _) = later(launch()).unwrap();
     assert!(!later.contains(r"\'"));
-    // A single quote would end the later part.
+    // The launch script contains these sources as a text in single quotes. A single quote in a source would end this
+    // text.
     for source in [PROCESSES, FOLLOW, ATTACH, TERMINATE, DRAIN, WATCH] {
         assert!(!strip(source).contains('\''));
     }
@@ -100,7 +101,7 @@ fn every_command_of_a_script_is_a_function_of_it_or_is_listed() {
     }
     let listed: BTreeSet<&str> = COMMANDS.iter().copied().collect();
     assert_eq!(listed.len(), COMMANDS.len());
-    // If bash runs as sh, special builtins take precedence over functions. The bootstrap needs to unset only the
+    // If bash runs as sh, special builtins take precedence over functions. The bootstrap therefore unsets only
     // functions with the names of its other commands.
     for command in Words::of(&bootstrap().replace("$(</dev/stdin)", "x")).commands {
         let is_special = ["set", "unset", "export", "eval", "exit"].contains(&command.as_str());
@@ -110,7 +111,7 @@ fn every_command_of_a_script_is_a_function_of_it_or_is_listed() {
     }
 }
 
-/// A function of the later part exists only after the `eval` that defines it. Each call must therefore come after an
+/// The launch script defines some of its functions later, by `eval`. Each call of such a function must come after an
 /// `eval` in the same function.
 #[test]
 fn later_functions_are_called_behind_eval() {
@@ -147,8 +148,8 @@ fn stripping_removes_lines_of_comment_and_indentation() {
     assert_eq!(strip(source), "f() {\necho \"a # b\"\ng &&\nh\n}\nx=$!\n");
 }
 
-/// Stripping removes indentation, comment lines and empty lines everywhere, even in a here-document or in a word of
-/// several lines. The sources must therefore follow the rules of this test.
+/// `strip` trims every line, even in a here-document, so no source line may end with a blank. `strip` removes only
+/// whole lines of comment, so no comment may follow code.
 #[test]
 fn scripts_are_written_so_that_they_can_be_stripped() {
     let sources = [
@@ -189,7 +190,7 @@ fn short_names_are_distinct_and_none_of_another_owner() {
     let short = shorten(&many.join(" ")).0;
     let distinct: BTreeSet<&str> = short.split(' ').collect();
     assert_eq!(distinct.len(), many.len());
-    // No short name is `_` or a name of the bootstrap.
+    // No short name is `_` or the name of a variable of the bootstrap.
     assert!(distinct.iter().all(|name| name.len() <= 3 && *name != "_"));
     for name in Words::of_variables(bootstrap()) {
         assert!(!distinct.contains(name.as_str()), "{name}");
@@ -225,8 +226,8 @@ fn shortening_changes_names_and_nothing_else() {
     }
 }
 
-/// The login can export variables under any name that does not start with `_`. The scripts therefore set only names
-/// with `_`, `PATH` and `IFS`.
+/// The login can export variables under any name that does not start with `_`. The scripts therefore set only `PATH`,
+/// `IFS` and variables whose names start with `_`.
 #[test]
 fn scripts_set_no_variable_that_a_login_may_have_exported() {
     let allowed = ["PATH", "IFS"];

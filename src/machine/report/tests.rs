@@ -174,8 +174,7 @@ fn pinned_key_is_never_replaced() {
         let seen = sight(1, ProbeResult::Online { latency: Duration::ZERO, key, login: login(&[]), system: None });
         assert_eq!(told(&frozen, &seen).status.expect("a status").host_keys, vec![first.clone()]);
     }
-    // A user pinned another key in `hostKeys`, and the machine has proved that it has this key. This key replaces the
-    // key of the first use.
+    // A proved key of `hostKeys` replaces the key of the first use.
     let pinned = told(&frozen, &sight(2, online())).status.expect("a status").host_keys;
     assert_eq!(pinned.iter().map(|key| key.trust).collect::<Vec<_>>(), [KeyTrust::Pinned]);
 }
@@ -230,9 +229,8 @@ fn text_of_a_machine_cannot_control_a_terminal() {
     assert_eq!(status.message.as_deref(), Some("it says  [2J boo"));
 }
 
-/// The first key was pinned. Then a user added an authority to the Machine, and an observation recorded a key with a
-/// certificate of this authority. Without the authority, the policy TrustOnFirstUse applies again. The first key must
-/// then still be pinned, so that Writ does not pin the next key that the machine shows.
+/// A user adds an authority to a Machine with a pinned key, and later removes the authority. The first key must still
+/// be pinned, so that Writ pins no other key.
 #[test]
 fn a_frozen_key_outlives_an_authority() {
     let mut frozen = machine();
@@ -251,7 +249,8 @@ fn a_frozen_key_outlives_an_authority() {
         system: None,
     };
     let kept = told(&frozen, &sight(1, seen)).status.expect("a status").host_keys;
-    // `fleet::trust_on_first_use::pinned_keys` uses the keys whose trust is not `Authority`.
+    // `fleet::trust_on_first_use::pinned_keys` uses only keys whose trust is not `Authority`. At least one such key
+    // must stay.
     assert!(kept.iter().any(|key| key.trust != KeyTrust::Authority), "{kept:?}");
 }
 

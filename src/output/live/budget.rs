@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Size of a piece, in bytes. The accounts divide each file into pieces, and Writ deletes the oldest piece first. The
-/// size limits the number of pieces: 4096 for the default limit of 4 GiB, in addition to one piece for each file.
+/// Minimum size of a full piece of a spill file, in bytes. The bytes after a full piece start a new piece. Writ deletes
+/// whole pieces, the oldest piece first. The default limit of 4 GiB allows at most 4096 full pieces, and one smaller
+/// piece for each file.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Accounts of the bytes in spill files, by namespace.
@@ -14,7 +15,7 @@ pub(super) struct SpillBudget {
     /// Number of bytes in all files.
     used: u64,
     namespaces: HashMap<String, Usage>,
-    /// For each file, its namespace and the ages of its pieces, oldest first.
+    /// For each file, its namespace and the numbers of its pieces, oldest piece first.
     files: HashMap<u64, (String, Vec<u64>)>,
     next_age: u64,
 }
@@ -22,7 +23,7 @@ pub(super) struct SpillBudget {
 #[derive(Debug, Default)]
 struct Usage {
     bytes: u64,
-    /// Pieces by age. The oldest piece has the lowest age.
+    /// Pieces by number. The numbers come from `next_age`, so the oldest piece has the lowest number.
     pieces: BTreeMap<u64, BudgetPiece>,
 }
 
@@ -47,9 +48,12 @@ impl SpillBudget {
         self.used
     }
 
-    /// If `bytes` more bytes do not fit, removes one piece from the accounts and returns it for deletion. Returns
-    /// `None` if the bytes fit, or if no piece is left. If the namespace would use more than half of the limit, its own
-    /// oldest piece is chosen. Otherwise the oldest piece of the namespace that uses the most bytes is chosen.
+    /// Returns a piece to delete before `namespace` stores `bytes` more bytes. Removes the piece from the accounts.
+    ///
+    /// - If the namespace would use more than half of the limit, returns the oldest piece of this namespace.
+    /// - If only all files together would exceed the limit, returns the oldest piece of the namespace with the most
+    ///   bytes.
+    /// - If the bytes fit, or if the chosen namespace has no piece, returns `None`.
     pub fn next_victim(&mut self, namespace: &str, bytes: u64) -> Option<BudgetPiece> {
         let own = self.namespaces.get(namespace).map_or(0, |usage| usage.bytes);
         let victim = if own.saturating_add(bytes) > self.limit / 2 {
@@ -67,13 +71,13 @@ impl SpillBudget {
         Some(piece)
     }
 
-    /// Returns true if `bytes` more bytes fit.
+    /// Returns true if `namespace` can store `bytes` more bytes.
     pub fn fits(&self, namespace: &str, bytes: u64) -> bool {
         let own = self.namespaces.get(namespace).map_or(0, |usage| usage.bytes);
         own.saturating_add(bytes) <= self.limit / 2 && self.used.saturating_add(bytes) <= self.limit
     }
 
-    /// Adds bytes that were appended to a file to the accounts.
+    /// Counts bytes that were appended to a file: the bytes from `start` to before `end`.
     pub fn add(&mut self, namespace: &str, file: u64, start: u64, end: u64) {
         let bytes = end.saturating_sub(start);
         self.used = self.used.saturating_add(bytes);

@@ -8,8 +8,8 @@ use super::publisher::Publisher;
 use super::registry::Registry;
 use super::{EndedStatus, Progress};
 
-/// The claim of one execution, as its viewers see it. If the claim is dropped before its end is published, viewers
-/// receive `Released`.
+/// The claim of one execution, as its viewers see it. If the claim is dropped before the end of the execution is
+/// published, viewers receive `Released`.
 #[derive(Debug)]
 pub struct LiveClaim {
     registry: Arc<Registry>,
@@ -42,7 +42,7 @@ impl LiveClaim {
         self.entry.notify();
     }
 
-    /// Publishes the end. Call this function only after the API server stored the result.
+    /// Publishes the end of the execution. Call this function only after the API server stored the result.
     pub fn ended(&mut self, status: EndedStatus) {
         self.finish(EntryEnd::Ended(status));
     }

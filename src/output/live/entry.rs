@@ -14,11 +14,10 @@ use super::spill_queue::{Job, SpillQueue};
 use super::stream::{Batch, Found, StreamBuffer};
 use super::{EndedStatus, GapReason, Progress, lock};
 
-/// Maximum number of marks for one execution. The marks record the order in which the bytes of both streams arrived,
-/// and take at most 64 KiB. The next bytes for a late viewer can be older than all marks. The viewer then receives the
-/// old bytes of one stream before the old bytes of the other stream.
+/// Maximum number of marks in [`EntryState::order`], with 64 KiB of memory. Output that is older than all marks has no
+/// known order: viewers receive its standard output first, then its standard error.
 const MAX_MARKS: usize = 4096;
-/// Maximum number of concurrent reads of spill files. If the disk hangs, viewers must not use up the runtime's 512
+/// Maximum number of concurrent reads of spill files. Reads of a disk that hangs must not use up the runtime's 512
 /// blocking threads.
 const MAX_CONCURRENT_READS: usize = 8;
 
@@ -27,7 +26,7 @@ const MAX_CONCURRENT_READS: usize = 8;
 pub(super) struct Shared {
     /// Number of bytes of all streams in memory.
     pub memory: AtomicUsize,
-    /// Queue of the spill thread. `None` if the process keeps no files.
+    /// Queue of the spill thread. `None` if the process keeps no spill files.
     pub spill: Option<Arc<SpillQueue<Entry>>>,
     /// Number of bytes that viewers can no longer read, for each reason in [`GapReason::ALL`].
     lost: [AtomicU64; GapReason::ALL.len()],
@@ -81,13 +80,13 @@ pub(super) struct EntryState {
     /// UID of the execution, and true if its claim was adopted. `None` if the execution is not claimed yet.
     pub claim: Option<(String, bool)>,
     pub is_started: bool,
-    /// Number of the current recorder, from 1. It is 0 before the first recorder. Each recorder starts the streams
-    /// again at offset 0.
+    /// Number of the current recorder: 0 before the first recorder, then counted from 1. Each recorder starts both
+    /// streams again at offset 0.
     pub generation: u32,
     pub streams: PerStream<StreamBuffer>,
     /// Order in which the output arrived. Each mark is a stream and the offset that this stream has reached.
     pub order: VecDeque<(StreamKind, u64)>,
-    /// Number of the first mark in `order`. The first mark of this generation has the number 0.
+    /// Number of marks of this generation that `order` no longer has.
     pub first_mark: u64,
     /// Number and content of the newest report of progress.
     pub progress: (u64, Progress),
@@ -148,8 +147,8 @@ impl Entry {
         self.changed.send_replace(());
     }
 
-    /// Starts the streams at offset 0, even if an earlier recorder started them. Returns the generation of the new
-    /// publisher. Bytes of earlier generations are ignored from now on.
+    /// Starts both streams again at offset 0, and returns their new generation. From now on, bytes of earlier
+    /// generations are ignored.
     pub fn start_streams(&self, has_upload: bool) -> u32 {
         let mut state = self.state();
         self.clear(&mut state);
@@ -173,8 +172,7 @@ impl Entry {
         }
     }
 
-    /// Appends bytes of the publisher with this generation. Ignores the bytes if another publisher has replaced this
-    /// publisher.
+    /// Appends bytes to a stream. Ignores bytes of an earlier generation.
     pub fn push(self: &Arc<Self>, generation: u32, stream: StreamKind, bytes: &[u8]) {
         let mut state = self.state();
         if state.generation != generation || state.is_complete || bytes.is_empty() {
@@ -207,7 +205,7 @@ impl Entry {
         }
     }
 
-    /// Returns the next bytes for the file, and their generation.
+    /// Returns the next bytes of a stream for its spill file, and their generation.
     pub fn next_batch(&self, stream: StreamKind, max_bytes: usize) -> Option<(u32, Batch)> {
         let mut state = self.state();
         let batch = state.streams.of_mut(stream).batch(max_bytes)?;
@@ -248,7 +246,7 @@ impl Entry {
         self.notify();
     }
 
-    /// Records that the bytes before `offset` are no longer in a file. `None` means all bytes of the file.
+    /// Records that the file no longer has its bytes before `offset`. If `offset` is `None`, the file has no bytes.
     pub fn delete_from_file(&self, stream: StreamKind, file: u64, offset: Option<u64>) {
         let mut state = self.state();
         let buffer = state.streams.of_mut(stream);
@@ -261,20 +259,23 @@ impl Entry {
         }
     }
 
-    /// Reads bytes of a file on a blocking thread. Returns `None` if the bytes were deleted or the disk failed. The
-    /// second value is true if the disk failed.
+    /// Reads bytes of a file on a blocking thread. The results are:
+    ///
+    /// - `(Some(bytes), false)`: the bytes
+    /// - `(None, true)`: the disk failed
+    /// - `(None, false)`: the bytes were deleted
     pub async fn read_file(&self, read: &FileRead) -> (Option<Bytes>, bool) {
         let Ok(permit) = Arc::clone(&self.shared.reads).acquire_owned().await else { return (None, true) };
         let (file, offset, length) = (Arc::clone(&read.file), read.offset, read.length);
         let reading = tokio::task::spawn_blocking(move || {
-            // If the caller drops the future, the read continues on its thread. The closure therefore owns the permit
-            // until the read ends.
+            // The read continues even if the caller drops the future, so the closure owns the permit.
             let _permit = permit;
             file.read(offset, length)
         });
         let bytes = reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let state = self.state();
-        // A deleted part of a file reads as zeros. The bytes are therefore used only if the file still has them.
+        // The spill thread can delete these bytes during the read, and the read then returns zeros. This check detects
+        // the deletion, because it comes after the read.
         if state.generation != read.generation || !state.streams.of(read.stream).has_in_file(&read.file, read.offset) {
             return (None, false);
         }
@@ -288,8 +289,11 @@ impl Entry {
         }
     }
 
-    /// Ends the execution here. Returns the number of its bytes in memory. If the execution has a file and no viewers,
-    /// all of its bytes are deleted now. If it has viewers, its bytes are deleted after the duration `kept`.
+    /// Records the end of the execution in this registry. Returns the number of bytes that stay in memory for now.
+    ///
+    /// - If the execution has viewers, its bytes are deleted after the duration `kept`.
+    /// - If the execution has a file and no viewers, its bytes are deleted at once.
+    /// - If the execution has neither viewers nor a file, its bytes stay until the registry removes the execution.
     pub fn finish(self: &Arc<Self>, end: EntryEnd, kept: Duration) -> usize {
         let mut state = self.state();
         if state.end.is_some() {
@@ -309,7 +313,7 @@ impl Entry {
         self.notify();
         if has_viewers && let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let entry = Arc::downgrade(self);
-            // Only an execution that ended with viewers has this task, and the task ends after `kept`.
+            // Each task ends after `kept`, so these tasks do not accumulate.
             runtime.spawn(async move {
                 tokio::time::sleep(kept).await;
                 if let Some(entry) = entry.upgrade() {

@@ -57,12 +57,12 @@ impl LiveOutput {
         Self { registry: Arc::new(Registry::new(spill, times)) }
     }
 
-    /// Watches an execution by namespace and name. The execution need not exist yet: the viewer waits up to 15 minutes
-    /// for its claim. If several executions had this name within the last 60 s, the viewer receives the newest
-    /// execution. To identify the execution, compare the UID of [`super::LiveEvent::Claimed`].
+    /// Watches the newest execution with this namespace and name. If there is no such execution, the viewer waits up to
+    /// 15 minutes for the claim of such an execution. The UID in [`super::LiveEvent::Claimed`] identifies the
+    /// execution.
     ///
     /// # Errors
-    /// There are too many viewers, or viewers wait for too many names that no execution has.
+    /// [`SubscribeError::TooManyViewers`] and [`SubscribeError::TooManyNames`].
     pub fn subscribe(&self, namespace: &str, name: &str, from: StreamOffsets) -> Result<Viewer, SubscribeError> {
         Ok(self.view(self.registry.enter(namespace, name)?, from))
     }
@@ -70,7 +70,7 @@ impl LiveOutput {
     /// Watches an execution that this process runs, or ran within the last 60 s.
     ///
     /// # Errors
-    /// The execution does not run here, or has too many viewers.
+    /// [`SubscribeError::NotHere`] and [`SubscribeError::TooManyViewers`].
     pub fn subscribe_uid(&self, uid: &str, from: StreamOffsets) -> Result<Viewer, SubscribeError> {
         Ok(self.view(self.registry.enter_uid(uid)?, from))
     }
@@ -86,8 +86,8 @@ impl LiveOutput {
         LiveClaim::new(&self.registry, key, name, is_adopted)
     }
 
-    /// Reads at most `max_bytes` of a stream, starting at an offset. The execution must run here or have ended here
-    /// within the last 60 s. Otherwise returns `None`.
+    /// Reads at most `max_bytes` of a stream, from an offset on. Returns `None` if this process does not run the
+    /// execution and did not run it within the last 60 s.
     pub async fn read(&self, uid: &str, stream: StreamKind, offset: u64, max_bytes: usize) -> Option<LiveRead> {
         let entry = self.registry.find(uid)?;
         loop {
@@ -132,9 +132,9 @@ pub enum LiveRead {
         /// Cause.
         reason: GapReason,
     },
-    /// The stream has not reached this offset.
+    /// The stream has not reached the requested offset.
     Nothing {
-        /// True if it never reaches this offset.
+        /// True if the stream has ended and never reaches this offset.
         is_complete: bool,
     },
 }

@@ -9,7 +9,7 @@ use super::GapReason;
 use super::entry::Entry;
 use super::reader::StreamReader;
 
-/// Publisher of the output of one command. A publisher that is dropped publishes that no more output follows.
+/// Publisher of the output of one command. Dropping it marks the output as complete, as [`Self::close`] does.
 #[derive(Debug)]
 pub(in crate::output) struct Publisher {
     entry: Arc<Entry>,
@@ -56,7 +56,7 @@ impl Publisher {
         StreamReader::new(Arc::clone(&self.entry), stream, self.generation)
     }
 
-    /// Returns the state of the memory for more bytes of a stream.
+    /// Returns `Enough` if memory has space for more bytes of a stream. Otherwise returns the reason to wait.
     pub fn room(&self, stream: StreamKind) -> Room {
         let state = self.entry.state();
         let buffer = state.streams.of(stream);

@@ -9,11 +9,11 @@ use super::super::StreamKind;
 use super::GapReason;
 use super::entry::{Entry, ReadStep};
 
-/// Maximum size of one piece, in bytes.
+/// Maximum size of one [`Piece`], in bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Reader of one stream, from offset 0. While the reader exists, memory keeps bytes that the reader has not returned,
-/// until these bytes are in the file.
+/// Reader of one stream, from offset 0. Until the reader is dropped, memory keeps the unread bytes that the file does
+/// not have.
 #[derive(Debug)]
 pub(in crate::output) struct StreamReader {
     entry: Arc<Entry>,
@@ -41,7 +41,7 @@ impl StreamReader {
         Self { entry, stream, generation, offset: 0, changed }
     }
 
-    /// Returns the next piece. Waits only if it must read a file.
+    /// Returns the next piece. Waits only for the read of a file.
     pub async fn next_piece(&mut self) -> Piece {
         loop {
             self.changed.borrow_and_update();

@@ -1,5 +1,5 @@
-//! Registry of the executions that run in this process, that ended here within the last minute, or for which viewers
-//! wait.
+//! Finds the executions that viewers can watch: running executions, executions that ended within the last minute, and
+//! names for which viewers wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -14,18 +14,18 @@ use super::spill_queue::SpillQueue;
 
 /// Maximum number of viewers of one execution, enough for a team.
 pub(super) const MAX_VIEWERS: usize = 32;
-/// Maximum number of expected names. A name is expected if viewers wait for an execution of this name that does not
-/// exist yet. Each name takes 1 KiB of memory.
+/// Maximum number of execution names that have waiting viewers but no claimed execution yet. Each takes 1 KiB.
 pub(super) const MAX_EXPECTED: usize = 1024;
-/// Maximum number of expected names in one namespace, so that no namespace uses up the limit of all namespaces.
+/// Maximum number of such execution names in one namespace. With this limit, no namespace alone reaches
+/// [`MAX_EXPECTED`].
 pub(super) const MAX_EXPECTED_PER_NAMESPACE: usize = 256;
-/// Maximum time for which a viewer waits until an execution of the expected name is claimed. Only executions in a queue
-/// take longer. For these executions, clients watch the API server instead.
+/// Maximum time for which a viewer waits for the claim of an execution. Only the claim of a queued execution takes
+/// longer.
 const EXPECTED_FOR: Duration = Duration::from_secs(15 * 60);
 /// Time after the end of an execution during which viewers can find the execution and read its output.
 const KEPT_AFTER_END: Duration = Duration::from_secs(60);
-/// Maximum number of ended executions that viewers can find. This number is enough if 68 executions end per second.
-/// Each execution takes 1 KiB of memory.
+/// Maximum number of ended executions that viewers can find, with 1 KiB of memory for each execution. An execution
+/// stays for 60 s, so the limit allows 68 ends per second.
 const MAX_ENDED: usize = 4096;
 /// Maximum size of the output of ended executions in memory, in bytes. This is a quarter of the memory for live output.
 const MAX_ENDED_BYTES: usize = 16 << 20;
@@ -51,12 +51,13 @@ pub(super) struct Registry {
     times: Times,
 }
 
-/// Times of a registry. Tests use shorter times.
+/// Durations of a registry. Tests use shorter durations.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// See [`EXPECTED_FOR`].
+    /// Maximum time for which a viewer waits for a claim. The default is [`EXPECTED_FOR`].
     pub expected_for: Duration,
-    /// See [`KEPT_AFTER_END`].
+    /// Time after the end of an execution during which viewers can find the execution. The default is
+    /// [`KEPT_AFTER_END`].
     pub kept_after_end: Duration,
 }
 
@@ -73,7 +74,7 @@ struct Entries {
     /// Newest execution of each namespace and name.
     by_name: HashMap<Name, Arc<Entry>>,
     by_uid: HashMap<String, Arc<Entry>>,
-    /// Number of entries that no execution has claimed, by namespace.
+    /// Number of expected names, by namespace.
     expected: HashMap<String, usize>,
     /// Ended executions, oldest first: time of the end, UID, and number of bytes in memory.
     ended: VecDeque<(Instant, String, usize)>,
@@ -82,8 +83,8 @@ struct Entries {
 }
 
 impl Entries {
-    /// Removes executions that ended longer ago than `kept_after_end`. If too many remain, also removes the oldest
-    /// executions.
+    /// Removes the executions that ended at least `kept_after_end` ago. While the number or the size of the other ended
+    /// executions exceeds its limit, also removes the oldest of them.
     fn expire(&mut self, kept_after_end: Duration) {
         while let Some((ended, _, _)) = self.ended.front() {
             let is_due = ended.elapsed() >= kept_after_end;
@@ -149,7 +150,7 @@ impl Registry {
         self.times
     }
 
-    /// Returns the execution with a UID, if this execution runs here or ended here within the last 60 s.
+    /// Returns the execution with this UID, if it runs here or ended here recently (usually within the last 60 s).
     pub fn find(&self, uid: &str) -> Option<Arc<Entry>> {
         lock(&self.entries).by_uid.get(uid).map(Arc::clone)
     }
@@ -218,12 +219,13 @@ impl Registry {
         entry
     }
 
-    /// Ends the execution of a claim. Viewers can find the execution for 60 s, unless the claim was released.
+    /// Records `end` for the execution of a claim. After `Ended`, viewers can still find the execution for up to 60 s.
+    /// After `Released`, viewers can no longer find the execution.
     pub fn finish(&self, key: &OutputKey, claimed: &Arc<Entry>, end: EntryEnd) {
         let is_released = end == EntryEnd::Released;
         let mut entries = lock(&self.entries);
         let bytes = claimed.finish(end, self.times.kept_after_end);
-        // Another claim of this process can have replaced this claim.
+        // A newer claim of this process can have replaced `claimed`.
         if entries.by_uid.get(&key.uid).is_some_and(|entry| Arc::ptr_eq(entry, claimed)) {
             if is_released {
                 entries.remove(&key.uid, claimed);

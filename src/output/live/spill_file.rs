@@ -1,4 +1,4 @@
-//! A file with older bytes of one stream. Only the spill thread writes it.
+//! A spill file: the bytes of one stream that need not stay in memory. Only the spill thread writes to the file.
 
 use std::fs::File;
 use std::io;

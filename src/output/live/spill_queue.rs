@@ -1,4 +1,4 @@
-//! The queue of jobs for the spill thread, and the count of bytes that the thread reports.
+//! Queues jobs for the spill thread, and holds the number of bytes in all spill files.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,8 +11,7 @@ use super::spill_file::SpillFile;
 /// Queue through which all other threads send jobs to the spill thread. `E` is the type of an execution.
 #[derive(Debug)]
 pub(super) struct SpillQueue<E> {
-    /// Jobs for the thread. The queue has at most one write and one release for each stream. The number of running
-    /// commands therefore limits its length.
+    /// Jobs for the thread: for each stream, at most one write and one release.
     jobs: Mutex<VecDeque<Job<E>>>,
     wake: Condvar,
     is_stopping: AtomicBool,

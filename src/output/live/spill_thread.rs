@@ -160,7 +160,8 @@ impl Worker {
         let Some((entry, stream, file)) = self.files.get(&piece.file) else { return };
         let entry = entry.upgrade();
         if let Some(entry) = &entry {
-            // The offset changes before the bytes are deleted, because a reader checks the offset after its read.
+            // This call comes before the deletion, so that `Entry::read_file` discards the zeros that replace deleted
+            // bytes.
             entry.delete_from_file(*stream, piece.file, Some(piece.end));
         }
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

@@ -13,18 +13,17 @@ use super::spill_file::SpillFile;
 pub(super) const CHUNK_BYTES: usize = 32 << 10;
 /// Maximum length of output that stays in memory only, in bytes. Most commands write less and need no file.
 pub(super) const SPILL_THRESHOLD: u64 = 64 << 10;
-/// Number of bytes that stay in memory although they are in the file. Viewers at the end of the stream then read no
-/// file.
+/// Number of the newest bytes that memory keeps although the file has them. Viewers at the end of the stream then read
+/// no file.
 const CACHE_BYTES: u64 = 64 << 10;
-/// Number of bytes that stay in memory if there is no file. This is about the scroll-back of a terminal.
+/// Number of bytes that stay in memory if there is no file. The value is similar to the scroll-back of a terminal.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// Maximum number of bytes in memory that the disk or the output store has not written yet.
+/// Maximum number of bytes of one stream in memory that wait for the disk or for the output store.
 const MAX_PENDING_BYTES: u64 = 4 << 20;
 /// Value that replaces [`MAX_PENDING_BYTES`] while all commands together use more than [`MAX_MEMORY_BYTES`].
 const MAX_PENDING_UNDER_PRESSURE: u64 = 256 << 10;
-/// Maximum number of bytes in memory for all commands together: an eighth of the chart's memory limit. Above this
-/// maximum, streams delete every byte that they may delete. They keep bytes that the file or the output store still
-/// needs, so memory can exceed the maximum.
+/// Limit of the memory for all commands together, in bytes: an eighth of the chart's memory limit. Above this limit,
+/// each stream keeps only its last chunk, and the bytes that the file or the output store still needs.
 pub(super) const MAX_MEMORY_BYTES: usize = 64 << 20;
 
 /// State of the writes of a stream to its file.
@@ -35,8 +34,8 @@ enum SpillState {
     InMemory,
     /// Every whole chunk is written to the file.
     Spilling,
-    /// Writ no longer writes to the file, for example because the disk failed or was too slow. A failure deletes no
-    /// bytes from the file.
+    /// Writ no longer writes to the file, for example because the disk failed or was too slow. The file then keeps its
+    /// bytes.
     Stopped,
 }
 
@@ -74,12 +73,12 @@ pub(super) enum Found {
         file: Arc<SpillFile>,
         length: usize,
     },
-    /// Missing bytes, up to this offset.
+    /// The bytes from the requested offset up to `to` are missing.
     Gap {
         to: u64,
         reason: GapReason,
     },
-    /// The stream has not reached this offset.
+    /// The stream has not reached the requested offset.
     Nothing,
 }
 
@@ -152,8 +151,8 @@ impl StreamBuffer {
         if self.spill != SpillState::Spilling {
             return None;
         }
-        // `skipped` is the number of chunks in memory that are already in the file. The division is exact, because all
-        // chunks have the same size and memory still has every unwritten chunk.
+        // Number of chunks in memory that the file already has. The division is exact, because all chunks have the same
+        // size.
         let skipped = usize::try_from(self.file_end.checked_sub(self.memory_start)?).ok()? / CHUNK_BYTES;
         let chunks: Vec<Bytes> = self.chunks.iter().skip(skipped).take(max_bytes / CHUNK_BYTES).cloned().collect();
         (!chunks.is_empty()).then(|| Batch { file: self.file.clone(), offset: self.file_end, chunks })
@@ -207,8 +206,8 @@ impl StreamBuffer {
         self.pinned.is_some()
     }
 
-    /// Deletes chunks from memory that are in the file or no longer needed. Returns the number of bytes that are now
-    /// neither in memory nor in the file.
+    /// Deletes from memory the chunks that the file has and the chunks that are no longer needed. Returns the number of
+    /// deleted bytes that the file does not have.
     pub fn evict(&mut self, memory: &AtomicUsize) -> u64 {
         let mut lost = 0;
         while !self.chunks.is_empty() {
@@ -297,8 +296,8 @@ fn is_over(memory: &AtomicUsize) -> bool {
     memory.load(Ordering::Relaxed) > MAX_MEMORY_BYTES
 }
 
-/// Appends bytes to a vector. The capacity of the vector doubles if necessary, up to `max` bytes. The capacity exceeds
-/// `max` only if the bytes themselves need more.
+/// Appends bytes to a vector. The capacity doubles if necessary, up to `max` bytes or the new length, whichever is
+/// larger.
 pub(in crate::output) fn append_within(vector: &mut Vec<u8>, bytes: &[u8], max: usize) {
     let needed = vector.len() + bytes.len();
     if needed > vector.capacity() {

@@ -39,8 +39,7 @@ fn ended() -> EndedStatus {
     EndedStatus { phase: Phase::Succeeded, reason: Some(Reason::Completed), exit_code: Some(0), duration_ms: Some(1) }
 }
 
-/// Returns test bytes: five equal bytes, then the next value, modulo the prime 251. The pattern repeats only after
-/// 1,255 bytes, so a test detects a shifted or repeated piece.
+/// Returns test bytes with a period of 1,255 bytes, so that a test detects a shifted or repeated piece.
 fn bytes_at(offset: usize, length: usize) -> Vec<u8> {
     (offset..offset + length).map(|index| (index / 5 % 251) as u8).collect()
 }

@@ -1,4 +1,4 @@
-//! Viewer of one execution. A viewer stores its offsets in the output, but no output.
+//! Reads the events of one execution for a viewer. The viewer stores its offset in each stream, but no output.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct Viewer {
     has_start: bool,
     generation: u32,
     progress: u64,
-    /// Number of the next mark in the order of the streams.
+    /// Number of the mark in [`EntryState::order`] up to which the viewer reads next.
     next_mark: u64,
     /// Offset of the next byte in each stream.
     offsets: PerStream<u64>,
@@ -143,13 +143,12 @@ impl Viewer {
                 return self.fetch(state, stream, end);
             }
             if self.mark(state, self.next_mark + 1).is_none() {
-                // The offset of the last mark can still grow. The viewer therefore stays at this mark.
+                // The offset of the last mark can still grow, so the viewer stays at this mark.
                 break;
             }
             self.next_mark += 1;
         }
-        // The number of marks is limited. A stream can therefore have unread bytes that are older than all marks. The
-        // viewer receives these bytes now.
+        // Unread bytes can be older than all marks. The viewer receives these bytes one stream after the other.
         StreamKind::ALL.into_iter().find_map(|stream| self.fetch(state, stream, state.streams.of(stream).end()))
     }
 

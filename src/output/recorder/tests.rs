@@ -262,7 +262,7 @@ async fn store_that_hangs_delays_no_command_whose_output_is_in_a_file() {
 async fn bytes_that_were_deleted_before_the_store_took_them_are_recorded_as_not_stored() {
     let directory = tempfile::tempdir().unwrap();
     let live = spilling(&directory, 4);
-    // The store answers only after the spill files have reached their limit, so Writ deletes bytes that are not stored.
+    // The store answers after the spill files are full, so Writ deletes bytes that are not stored.
     let (mut recorder, _claim) = recorder_in(&live, Some(slow(Duration::from_secs(2))), &[]);
     for _ in 0..24 {
         recorder.push(Stdout, &much(1 << 20)).await;

@@ -113,8 +113,8 @@ fn ten_mebibytes_without_a_newline_cost_no_more_than_a_line() {
 
 #[test]
 fn a_last_line_that_was_cut_off_is_not_shown_as_it_may_be_half_of_a_secret() {
-    // The last `b` is missing because the stream is truncated. Without this `b`, the pattern `c+b` does not match, so
-    // Writ must replace the whole line.
+    // The truncated stream lacks the `b` of a text that the pattern `c+b` would match. Writ must therefore replace the
+    // whole line.
     let output = passed(redactor(MAX_LINE_BYTES), &[b"one\nccc"], true);
     assert_eq!(output, b"one\n*** [writ: a line of 3 bytes was cut off before it could be redacted]");
     assert_eq!(passed(redactor(MAX_LINE_BYTES), &[b"one\n"], true), b"one\n");

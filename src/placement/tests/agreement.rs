@@ -32,7 +32,7 @@ fn members_agree_once_all_show_the_view_of_these_members() {
     let both = Some(both.as_str());
     assert_eq!(agreement(&[listed("a", both), listed("b", both)]), Agreement::Reached);
     assert_eq!(agreement(&[listed("a", both), listed("b", None)]), Agreement::WaitingFor(vec!["b"]));
-    // All three members show the same view, but it is the view of only a and b. The members therefore do not agree.
+    // All three members show the view of a and b. This view lacks c, so no member agrees.
     let three = [listed("a", both), listed("b", both), listed("c", both)];
     assert_eq!(agreement(&three), Agreement::WaitingFor(vec!["a", "b", "c"]));
 }
@@ -108,8 +108,7 @@ struct Node {
     /// View in the Lease of this member.
     shown: Option<View>,
     is_leaving: bool,
-    /// True while the process is paused. During the pause, the Lease of the member expires at a different time for each
-    /// observer.
+    /// True while the process is paused. The Lease then expires at a different time for each observer.
     is_paused: bool,
     /// Observers that consider the Lease of this member expired.
     expired_for: BTreeSet<String>,
@@ -118,8 +117,8 @@ struct Node {
 /// One step of a simulated history. Each step concerns one member.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The member with this index publishes its new view. If it has no new view, it lists the Leases. Bit `n` of the
-    /// `u8` is 1 if it considers paused member `n` alive.
+    /// The member with this index publishes its new view. A member without a new view lists the Leases instead. If
+    /// member `n` is paused and bit `n` of the `u8` is 0, the listing member considers the Lease of member `n` expired.
     Proceed(usize, u8),
     /// A new member joins, if there are fewer than 5.
     Join,
@@ -240,8 +239,7 @@ proptest! {
                 prop_assert!(actors.len() <= 1, "after step {number} ({step:?}): {key} has {actors:?}");
             }
         }
-        // All members resume. Each member needs two rounds of listing and publishing. Then it needs one more list with
-        // the published views.
+        // All members resume, then list and publish until all agree.
         (0..5).for_each(|index| world.apply(Step::Resume(index)));
         for _ in 0..6 {
             (0..5).for_each(|index| world.proceed(index, 0));

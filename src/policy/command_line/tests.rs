@@ -109,8 +109,7 @@ fn what_shells_mind_in_single_quotes_stands_between_them() {
     assert!(line.ends_with(r"'/bin/echo' 'it'\''s' 'a'\\'' ''\!''\!''"), "{line}");
 }
 
-/// Runs the text in the same way as sshd (`$SHELL -c LINE`), with each installed login shell of
-/// `docs/interoperation.md`.
+/// Runs the built command lines as sshd does (`$SHELL -c LINE`), with each shell of the list that is installed.
 #[test]
 fn every_login_shell_passes_every_printable_word_on() {
     let special = ["'", "\\", "!", "$", "`", "\"", "*", "~", "#", "{", "}", "=", " ", "-", "a", "^", "%", "n", ";"];
@@ -136,8 +135,8 @@ fn every_login_shell_passes_every_printable_word_on() {
             command.args((shell == "busybox").then_some("sh")).args(["-c", line]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let Ok(mut child) = command.spawn() else { continue };
-            // Only the text with marks reads the permission. The command of the other text has perhaps ended already,
-            // so a failed write is ignored.
+            // Only the line with a script reads the permission. The command of the other line can end before this
+            // write, and the write then fails. The test ignores this failure.
             let _ = child.stdin.take().expect("a pipe").write_all(format!("{permission}\n").as_bytes());
             let mut output = child.wait_with_output().expect("output");
             let marks = format!("a:b\na:{permission}\n");
@@ -187,8 +186,8 @@ fn a_program_that_looks_like_a_variable_or_an_option_is_executed_as_a_program() 
             let said = String::from_utf8(output(&decision).stdout).unwrap();
             assert_eq!(said, format!("ran as {name} with /bin/echo -x\n"));
         }
-        // A program name without a directory does not run: it is not searched in `PATH`, and no program reads it as an
-        // option.
+        // A program name without a directory does not run. No shell searches the name in `PATH`, and no program reads
+        // the name as an option.
         assert!(output(&decision(&[name, "/bin/echo", "ran"])).stdout.is_empty(), "{name}");
     }
 }

@@ -22,11 +22,10 @@ enum Absolute {
     /// In the first segment of a path. The text so far is a prefix of one of [`TOP_DIRECTORIES`]. The flag is true if
     /// the requester chose a part of the text.
     Segment(String, bool),
-    /// After `:`. The state after `:/` is `ColonSlash`. With these two states, the scanner excludes URLs: the host in
-    /// `https://host/` is not a directory.
+    /// After `:`. `Colon` and `ColonSlash` (after `:/`) exclude URLs: the host in `https://host/` is not a directory.
     Colon,
     ColonSlash,
-    /// In a text that is not a path to one of these directories, until a separator ends the text.
+    /// In a text that is not a path to one of [`TOP_DIRECTORIES`], until a separator ends the text.
     Other,
     Found(usize),
 }
@@ -73,8 +72,7 @@ pub(in crate::policy) static ABSOLUTE: LazyLock<Scanner> = LazyLock::new(|| {
     })
 });
 
-/// Maximum depth of directories that the scanner counts. By the depth, the scanner recognises that a path has returned
-/// to the root through `..` segments.
+/// Maximum depth of directories that the scanner counts. The depth shows if `..` segments lead back to the root.
 const DEPTH: u8 = 9;
 
 /// Directory that contains the current segment.
@@ -98,8 +96,8 @@ enum Folder {
     Found,
 }
 
-/// Directory, and the text of the current segment so far. The text is `None` if neither `..` nor one of [`names`]
-/// begins with the segment.
+/// Directory, and the text of the current segment so far. The text is `None` if the segment can become neither `..` nor
+/// one of [`names`].
 type Walk = (Folder, Option<String>);
 
 /// Returns the names that the scanner must recognise in a directory, in addition to `.` and `..`.
@@ -138,9 +136,11 @@ fn enter(folder: Folder, name: Option<&str>) -> Folder {
     }
 }
 
-/// Finds a path into the launcher's directory, `.local/state/writ` in the home directory of the login user. The scanner
-/// does not know the home directory. It therefore treats each directory in a usual place of home directories as the
-/// home directory. A relative path begins in the home directory.
+/// Finds a path into the launcher's directory, `.local/state/writ` in the home directory of the login user. A relative
+/// path begins in the home directory.
+///
+/// The scanner does not know the home directory. Each directory in a usual place of home directories therefore counts
+/// as the home directory.
 pub(in crate::policy) static LAUNCHER: LazyLock<Scanner> = LazyLock::new(|| {
     let begins_one =
         |folder: Folder, name: &str| [".."].iter().chain(names(folder)).any(|known| known.starts_with(name));

@@ -1,5 +1,5 @@
-//! Scanners are small automata that find a feature in a word. Each scanner is defined by a function that returns the
-//! next state. The transition table of the scanner is computed once from this function.
+//! Finds features in words with scanners, which are small automata. [`Scanner::new`] computes the transition table of a
+//! scanner from a function that returns the next state.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -11,8 +11,8 @@ pub(in crate::policy) type Class = u8;
 
 /// Transition table of a scanner.
 pub(in crate::policy) struct Scanner {
-    /// Next states. The index is computed from the state, a flag that is true if the requester chose the byte, and the
-    /// class of the byte.
+    /// Next state for each state, each class of the byte, and each value of a flag. The flag is true if the requester
+    /// chose the byte.
     next: Vec<ScannerState>,
     /// Class of each byte.
     classes: Vec<Option<Class>>,
@@ -100,9 +100,8 @@ impl Scanner {
     }
 }
 
-/// Returns true for a byte that ends a file name inside a word: `/`, or a separator (`=`, `:`, `,`, `@`, a space ...).
-/// A separator is between several values, or between a name and a value. All other bytes are usual in file names and in
-/// revision ranges of git (`v1..v2`, `HEAD~3`).
+/// Returns true for a byte that ends a file name inside a word: `/`, or a separator such as `=`, `:`, `,`, `@` or a
+/// space. All other bytes are usual in file names and in revision ranges of git (`v1..v2`, `HEAD~3`).
 pub(in crate::policy) fn is_edge(byte: u8) -> bool {
     !byte.is_ascii_alphanumeric() && !b"._-+~%^".contains(&byte)
 }
@@ -112,8 +111,8 @@ pub(in crate::policy) fn is_edge(byte: u8) -> bool {
 enum Parents {
     /// At the beginning of the word.
     Start,
-    /// After a dash at the beginning of the word. The state after the next letters is `Cluster`. `..` can follow
-    /// directly after the letters: `-C..` also leads to a parent directory.
+    /// After a dash at the beginning of the word. After the letters of the option, the state is `Cluster`. `..` can
+    /// follow the letters directly: `-C..` also leads to a parent directory.
     Dash(bool),
     Cluster(bool),
     /// After a byte that ends a segment.
@@ -145,8 +144,7 @@ pub(in crate::policy) static PARENTS: LazyLock<Scanner> = LazyLock::new(|| {
 /// Finds an encoded dot of a URL (`%2e`) if the requester chose at least a part of it. Many programs read `%2e` as a
 /// dot.
 pub(in crate::policy) static ENCODED_DOT: LazyLock<Scanner> = LazyLock::new(|| {
-    // The state consists of the number of characters of `%2e` read so far, and a flag. The flag is true if the
-    // requester chose one of these characters.
+    // The state is the number of characters of `%2e` read so far, and a flag: true if the requester chose one of them.
     let step = |(read, was_free): &(usize, bool), byte: u8, is_free: bool| match (read, byte.to_ascii_lowercase()) {
         (3, _) => (3, true),
         (1, b'2') => (2, *was_free || is_free),
@@ -186,8 +184,7 @@ pub(in crate::policy) fn leading(wanted: u8) -> Scanner {
         At::Found => At::Found,
         At::Edge | At::Dash if is_free && byte == wanted => At::Found,
         At::Edge if byte == b'-' => At::Dash,
-        // In `-d@file`, the value follows directly after the letter of its option. The next byte can therefore begin a
-        // value.
+        // In `-d@file`, a value begins directly after the letter of the option.
         At::Dash if byte.is_ascii_alphabetic() => At::Dash,
         _ if matches!(byte, b'=' | b':' | b',' | b' ') => At::Edge,
         _ => At::Inside,

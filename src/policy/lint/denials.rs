@@ -39,11 +39,11 @@ struct Namespace<'a> {
 /// Result of the comparison of a Deny and an Allow.
 struct Comparison {
     relation: Relation,
-    /// Further differences: action type, Machines, subjects, user.
+    /// Other reasons why the Deny cannot match a request that the Allow allows: action type, Machines, subjects, user.
     others: Vec<String>,
 }
 
-/// Returns one list of warnings for each of these Whitelists. The Whitelists are all Whitelists of one namespace.
+/// Returns one list of warnings for each Whitelist. `whitelists` contains all Whitelists of one namespace.
 pub(super) fn warnings(whitelists: &[&CompiledWhitelist]) -> Vec<Vec<Warning>> {
     let namespace = Namespace::new(whitelists);
     let of_one = |whitelist: &&CompiledWhitelist| {
@@ -142,8 +142,8 @@ impl<'a> Namespace<'a> {
         by_input.chain([nearest]).collect()
     }
 
-    /// Returns a warning if the rule runs a launcher that adds words from its input, such as `xargs`. The warning is
-    /// returned only if the launcher can start the program of the Deny, perhaps with words that the Deny forbids.
+    /// Returns a warning if the Allow runs a launcher such as `xargs`, and if this launcher can start the program of
+    /// the Deny. The launcher adds words from its input, so Writ cannot compare the whole command with the Deny.
     fn by_input(&self, deny: Deny<'_>, allow: &Allow<'_>) -> Option<String> {
         let denied = deny.rule.run.first()?;
         let is_denied = |command: &Command<'_, LintWord<'_>>| {
@@ -159,7 +159,8 @@ impl<'a> Namespace<'a> {
         ))
     }
 
-    /// Returns a warning if the rule can do what a Deny forbids, with words that the Deny does not match.
+    /// Returns a warning if the Allow perhaps evades the Deny: the Allow can do what the Deny forbids, but with words
+    /// that the Deny does not match.
     fn evasion(&self, deny: Deny<'_>, allow: &Allow<'_>, comparison: &Comparison) -> Option<String> {
         if !comparison.others.is_empty() {
             return None;
@@ -191,8 +192,8 @@ impl<'a> Namespace<'a> {
     }
 
     /// Returns the program of an Allow if the other words of the Allow contain the program and the constants of a Deny.
-    /// The program of the Allow can be a shell or an unknown launcher that executes these words. The Deny therefore
-    /// perhaps forbids too little.
+    /// The program of the Allow can be a shell or an unknown launcher that executes the other words. Writ does not
+    /// compare these words with the Deny.
     fn mentions<'b>(&self, deny: &CompiledRule, allow: &'b CompiledRule) -> Option<&'b str> {
         let (program, denied) = deny.run.split_first()?;
         let (path, own) = (program.constant()?, allow.run.first()?.constant()?);

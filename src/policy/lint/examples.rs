@@ -5,8 +5,8 @@ use crate::policy::compile::CompiledRule;
 /// Maximum number of example requests for one rule.
 const MAX_EXAMPLES: usize = 32;
 
-/// Returns requests that the rule allows, each as text and as words. Returns one request for each value of an enum
-/// parameter. If this would be more than [`MAX_EXAMPLES`] requests, uses one example value of the parameter.
+/// Returns requests that the rule allows, each as text and as words: one request for each value of an enum parameter.
+/// If this would be more than [`MAX_EXAMPLES`] requests, one value represents the enum.
 pub(super) fn examples(rule: &CompiledRule) -> Vec<(String, Vec<String>)> {
     let mut all: Vec<Vec<String>> = vec![Vec::new()];
     for parameter in &rule.parameters {

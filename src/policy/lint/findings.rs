@@ -15,7 +15,7 @@ pub struct Warning {
 /// Findings in one Whitelist.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// Reason why the namespace of the Whitelist would fail closed. `None` if the Whitelist gives no such reason.
+    /// Problem of the Whitelist that would make its namespace fail closed. `None` if there is no such problem.
     pub closed: Option<String>,
     /// Rules that would be out of force, each with its problem.
     pub invalid_rules: Vec<InvalidRule>,

@@ -1,5 +1,5 @@
-//! Decides if two templates can match the same text, for `writ lint`. A false positive is acceptable, a false negative
-//! is not. If the decision would take too long, the answer is therefore yes.
+//! Decides for `writ lint` if two templates can match the same text. If the search reaches a limit, the answer is yes.
+//! A wrong yes is acceptable, but a wrong no is not.
 
 use std::collections::HashSet;
 
@@ -20,8 +20,8 @@ const MAX_PAIRS: usize = 2048;
 const CACHE_BYTES: usize = 1024 * 1024;
 /// Maximum size of a nondeterministic automaton, in bytes.
 const NFA_BYTES: usize = 256 * 1024;
-/// Maximum number of answers that are computed with automata in one call of lint. The computation of an answer takes up
-/// to some milliseconds. After this number, every further answer is yes.
+/// Maximum number of answers that are computed with automata in one call of lint. An answer takes up to some
+/// milliseconds. After this number, every further answer is yes.
 const MAX_ANSWERS: usize = 2000;
 
 /// Word of a rule, or a part of a word that `env -S` splits.
@@ -137,9 +137,9 @@ fn whole<'a>(template: &Template, parameters: &'a [ParameterSpec]) -> Option<Sha
     }
 }
 
-/// Returns a language (a set of texts) that contains all texts of a template. The language can also contain other
-/// texts: it ignores bounds of numbers and of lengths, and admits different values for two placeholders of the same
-/// parameter. Such texts can only cause false positives.
+/// Returns a language (a set of texts) that contains all texts of a template, and perhaps also other texts: it ignores
+/// bounds of numbers and lengths, and admits two different values of a parameter that occurs twice. The other texts can
+/// only cause false positives.
 fn language(template: &Template, parameters: &[ParameterSpec]) -> Hir {
     let part = |segment: &Segment| match segment {
         Segment::Text(text) => literal(text),
@@ -163,7 +163,7 @@ fn parsed(text: &str) -> Hir {
     pattern::tree(text).unwrap_or_else(Hir::fail)
 }
 
-/// Returns true if a text is in both languages. Returns `None` if the search reaches a limit first.
+/// Returns true if at least one text is in both languages. Returns `None` if the search reaches a limit first.
 fn meet(left: &Hir, right: &Hir) -> Option<bool> {
     let (left, right) = (automaton(left)?, automaton(right)?);
     let (mut left_cache, mut right_cache) = (left.create_cache(), right.create_cache());

@@ -1,5 +1,4 @@
-//! Warnings about values that a pattern admits, but that its author perhaps does not expect. The automaton of the
-//! pattern shows which values the pattern admits. Each warning contains an example.
+//! Warnings about patterns with values that their author perhaps does not expect. Most warnings show such a value.
 
 use regex_syntax::ast::{
     Ast, ClassBracketed, ClassSet, ClassSetBinaryOp, ClassSetBinaryOpKind, ClassSetItem, ClassSetRange, Visitor, parse,
@@ -20,8 +19,8 @@ use super::findings::Warning;
 const SPECIAL: &[u8] = b" \"#$&*;<>?`|~";
 /// Bytes that some programs interpret at the beginning of a value.
 const LEADING: &[u8] = b"@+";
-/// Minimum number of top directories for a warning. If a requester can choose only one or two directories, as with the
-/// pattern `/(srv|opt)/...`, lint does not warn: the author probably listed them.
+/// Minimum number of top directories for a warning. With fewer directories, for example with `/(srv|opt)/...`, the
+/// author probably listed the directories on purpose.
 const FREE_DIRECTORIES: usize = 3;
 
 /// Returns the warnings about the patterns of an Allow rule.
@@ -131,7 +130,8 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleError> {
     }
     let mut absolute = Words::new(&rule.parameters, &ABSOLUTE, ValueSpec::is_pattern);
     let mut launcher = Words::new(&rule.parameters, &LAUNCHER, |_| true);
-    // If the tables describe the program, `programs::warnings` checks its paths, and the loop below checks nothing.
+    // If the tables describe the program, or `programs::warnings` returns a warning, the paths have already been
+    // checked.
     let is_described = programs::is_described(&rule.run) || !programs::warnings(&rule.run, &rule.parameters).is_empty();
     for (index, word) in words.iter().filter(|_| !is_described) {
         let free = absolute.find_all(word)?;

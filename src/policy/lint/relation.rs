@@ -15,10 +15,10 @@ pub(super) enum Relation {
     Differs {
         /// Similarity of the Deny and the command, less than [`HOLDS`]. A higher number means more similar.
         nearness: usize,
-        /// The difference, as a clause about the Allow ("it has other words").
+        /// Difference of the Allow from the Deny, as a clause about the Allow ("it has other words").
         why: String,
-        /// Words with which the command can perhaps do what the Deny forbids. `None` if the words differ too much.
-        /// Empty if no example is known.
+        /// Example of words with which the command can perhaps do what the Deny forbids. Empty if no example is known.
+        /// `None` if the command differs too much from the Deny.
         evading: Option<Vec<String>>,
         /// True if a launcher starts the command.
         is_launched: bool,
@@ -46,8 +46,8 @@ impl Relation {
         }
     }
 
-    /// Compares the texts of the two rules, in addition to their words. Returns the relation of the texts if they are
-    /// more similar than the words, or if the Deny has no `run`. Otherwise returns `self`.
+    /// Returns the relation of the texts of the two rules, if the texts are more similar than the words, or if the Deny
+    /// has no `run`. Otherwise returns `self`, the relation of the words.
     pub fn or_text(self, deny: &CompiledRule, allow: &CompiledRule) -> Self {
         let (Some(denied), Some(own)) = (&deny.text, &allow.text) else { return self };
         let (denied, own) = (denied.display(&deny.parameters), own.display(&allow.parameters));
@@ -115,7 +115,7 @@ pub(super) fn words_relation(
     differs(400 + equal, why, None)
 }
 
-/// Returns true if the program of a command can be the program of a Deny.
+/// Returns true if a command can execute the program that a Deny names.
 pub(super) fn is_program(deny: &CompiledRule, denied: &Template, program: LintWord<'_>, is_launched: bool) -> bool {
     match denied.constant() {
         _ if !program.is_constant() => true,
@@ -127,8 +127,10 @@ pub(super) fn is_program(deny: &CompiledRule, denied: &Template, program: LintWo
 }
 
 /// Finds a word of the command for each word of a Deny, in any order. Returns the positions of these words, and the
-/// remaining words of the command. Constants of the Deny are matched first. A word of the command that begins with a
-/// dash is used only if no other word matches.
+/// remaining words of the command.
+///
+/// - Constants of the Deny are matched first.
+/// - Words of the command that begin with a dash are used last.
 fn places<'a>(
     own: &[LintWord<'a>],
     denied: &[Template],

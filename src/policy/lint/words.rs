@@ -86,9 +86,8 @@ fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
     is_glued.then(|| format!("{parts:?}"))
 }
 
-/// Returns true if a word consists of one or two dashes and a name: `-n`, `--lines`. If a space follows such an option
-/// in the same word, the space is probably a mistake. Returns false for options with an attached value (`--format=%h`)
-/// and for a single dash, because a word that begins with them can be correct with spaces.
+/// Returns true for an option without a value, such as `-n` or `--lines`. If a space follows such an option in the same
+/// word, the space is probably a mistake. After other options, such as `--format=%h`, a space can be correct.
 fn is_option(word: &str) -> bool {
     let name = word.trim_start_matches('-');
     (1..=2).contains(&(word.len() - name.len())) && is_plain(name)

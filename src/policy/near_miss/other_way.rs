@@ -21,7 +21,7 @@ pub(in crate::policy) enum OtherWay {
 }
 
 impl OtherWay {
-    /// Returns the text for the requester. It shows only parts of the rule that the requester already knows.
+    /// Returns the text for the requester. The requester already knows every part of the rule in this text.
     pub fn for_requester(self, form: &CommandForm) -> &'static str {
         match (self, form) {
             (OtherWay::Words, _) => {

@@ -83,7 +83,7 @@ fn code_remedy(one: &Use) -> &'static str {
     if one.option.is_none() { REMEDY_NAME_SCRIPT } else { REMEDY_CONSTANT_OR_ENUM }
 }
 
-/// Returns true if the parameter admits a value that chooses this option, with or without a value for the option.
+/// Returns true if the parameter can choose this option, alone or together with a value for the option.
 fn chooses(values: &ValueSpec, choice: &str) -> bool {
     let longer = ["", "=x", "=/x", "x", "/x", "=a", "a"].map(|end| format!("{choice}{end}"));
     longer.iter().any(|value| values.check(value).is_ok())

@@ -7,8 +7,8 @@ use crate::programs::table::{Description, ProgramOption, Role, find, find_subcom
 
 /// Maximum number of nested programs (`sudo nice timeout ...`). The words of deeper programs have unknown roles.
 const NESTED_PROGRAMS: usize = 8;
-/// First character of a mark. A mark stands for the value of a free parameter. It consists of this character, the
-/// number of the parameter, and [`END`]. Words are printable ASCII, so only marks contain these two characters.
+/// First character of a mark: the text that stands for a free parameter in a [`Word`]. For example, the mark of
+/// parameter 3 is `\u{1}3\u{2}`. Only marks contain these two characters, because words are printable ASCII.
 const BEGIN: char = '\u{1}';
 /// Last character of a mark.
 const END: char = '\u{2}';
@@ -68,8 +68,8 @@ pub(super) struct Use {
     pub before: String,
     /// Option whose value contains the placeholder.
     pub option: Option<String>,
-    /// Values with which the requester would choose an option that decides what runs. `None` if the placeholder is not
-    /// in the name of an option.
+    /// Values with which the requester chooses an option that runs a program or code. For example,
+    /// `use-compress-program` in `tar --{x}`. `None` if the placeholder is not in the name of an option.
     pub choices: Option<Vec<String>>,
 }
 
@@ -175,8 +175,8 @@ impl<'a> Walk<'a> {
         }
         self.next += 1;
         *operands += 1;
-        // If the requester chooses the program or script, the roles of the later words are unknown, so they are not
-        // read.
+        // If the requester chooses the program or script, the walk ends, because the meaning of the later words is
+        // unknown.
         matches!(role, Role::Command | Role::Script)
     }
 
@@ -267,8 +267,7 @@ impl<'a> Walk<'a> {
     /// Reads a value that is in the same word as its option.
     fn attached(&mut self, word: &'a Word, role: Role, name: &str) {
         match word.constant().and_then(|text| text.get(name.len() + 1..)).filter(|_| role == Role::Command) {
-            // The value names a program, and the next words belong to that program, as in `--coreutils-prog=timeout 5
-            // id`.
+            // The value is a program, and the next words are its arguments, as in `--coreutils-prog=timeout 5 id`.
             Some(program) => {
                 let words = self.words.get(self.next..).unwrap_or_default();
                 let words: Vec<Word> = std::iter::once(Word(program.to_owned())).chain(words.iter().cloned()).collect();
@@ -331,8 +330,8 @@ impl<'a> Walk<'a> {
         last
     }
 
-    /// Reads letters without a dash: `tar xIf {program} {archive}`. The values of these options follow in the order of
-    /// the letters.
+    /// Reads the letters of options without a dash, as in `tar xIf {program} {archive}`. The values of these options
+    /// follow in the order of the letters.
     fn old_style(&mut self, word: &'a Word) {
         let text = word.before();
         if text.starts_with('-') || text.is_empty() && !word.is_free() {
@@ -409,8 +408,10 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns true if a word of an unknown program is the absolute path of a program that runs other programs. Also
-    /// returns true for the name of an interpreter if an option for code follows (`x sh -e -c {code}`).
+    /// Returns true if a word of an unknown program starts another program:
+    ///
+    /// - The word is the absolute path of a program that runs other programs.
+    /// - The word is the name of an interpreter, and an option for code follows (`x sh -e -c {code}`).
     fn starts_another(&self, path: &str) -> bool {
         let Some((_, description)) = find(path).filter(|(_, description)| description.runs_other_programs()) else {
             return false;
@@ -431,7 +432,7 @@ impl<'a> Walk<'a> {
     /// Adds a use of a parameter with which the requester chooses the option itself.
     fn choice(&mut self, word: &Word) {
         let Some((parameter, before)) = word.placeholders().next() else { return };
-        // The value is the rest of an option's name, or a letter in a cluster of options.
+        // Value with which the requester completes the option `name`, or chooses its letter in a cluster of letters.
         let chosen = |name: &String| {
             let letter = name.strip_prefix('-').filter(|rest| rest.len() == 1 && !before.starts_with("--"));
             name.strip_prefix(before.as_str()).or(letter).map(str::to_owned)

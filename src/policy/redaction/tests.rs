@@ -37,7 +37,7 @@ fn what_a_pattern_matches_is_replaced_and_the_rest_stays() {
 
 #[test]
 fn matches_that_overlap_or_touch_become_one_so_that_none_hides_another() {
-    // If the first match were replaced before the second search, `cd` would remain.
+    // Both patterns are matched with the original line, so no part of a match remains.
     shows(&["abc", "bcd"], "xabcdx", "x***x");
     shows(&["bcd", "abc"], "xabcdx", "x***x");
     shows(&["ab", "cd"], "xabcdx", "x***x");
@@ -137,7 +137,7 @@ fn a_line_that_would_take_the_square_of_its_length_is_replaced_from_there_on() {
     let line = "a-".repeat(32 << 10);
     let searches = 1 + MAX_SEARCH_BYTES / line.len();
     shows(&["a.*z|a"], &line, &vec!["***"; searches].join("-"));
-    // The maximum applies to all patterns together. Each later pattern finds its first match, then the rest is
+    // The maximum applies to all patterns together. Each later pattern finds one match, then the rest of the line is
     // replaced.
     shows(&["a.*z|a"; MAXIMUM_PATTERNS], &line, "***");
     // The search takes far less than 20 s. Without the maximum, it would take minutes.

@@ -346,8 +346,7 @@ fn who_asked_is_told_what_was_nearest_and_sees_nothing_of_the_policy() {
     assert!(!nothing_near.message.contains("restart"), "{}", nothing_near.message);
 }
 
-/// A requester can guess a word letter by letter. The answer is always the same, so it does not show how many letters
-/// were correct.
+/// A denial does not show how many letters of a guessed word were correct.
 #[test]
 fn guessing_a_word_letter_by_letter_gets_the_same_answer_whatever_was_right() {
     let rules = sound(
@@ -411,8 +410,8 @@ fn the_digest_is_of_everything_that_was_decided() {
     }
 }
 
-/// A command that is longer than a machine accepts is denied. If Writ sent it, sshd would report exit code 1, as if the
-/// command had run.
+/// A command that is longer than a machine accepts is denied. If Writ sent this command, sshd would report exit code 1,
+/// as if the command had run.
 #[test]
 fn what_is_longer_than_a_machine_takes_is_denied() {
     let word = "x".repeat(4096);

@@ -1,7 +1,5 @@
-//! Bytes that constants may contain but patterns must not admit: `'`, `\` and `!`. Every login shell passes these bytes
-//! on unchanged, but a program that builds shell text from its words can misread them. In a constant, the author of the
-//! rule chose the byte and can know that the byte is harmless. In a value of a pattern, the requester would choose the
-//! byte.
+//! Bytes that constants may contain but patterns must not admit: `'`, `\` and `!`. A program that builds shell text
+//! from its words can misread these bytes. The author of a rule can know that a byte in a constant is harmless.
 
 use super::*;
 

@@ -166,8 +166,8 @@ fn a_deny_of_a_user_holds_against_a_launcher_that_changes_the_user() {
     assert_eq!(denied(&rules, &command("go")).reason, Reason::Denied);
 }
 
-/// No Deny matches here. A file name that a launched program reads is not a program. A Deny for one user does not match
-/// another user.
+/// Commands that no Deny matches. The denied program is only an argument, or it is another program (`/opt/app` is not
+/// `/usr/bin/app`).
 #[test]
 fn a_deny_holds_against_no_file_that_a_launched_program_reads() {
     for (allow, deny) in [

@@ -1,6 +1,5 @@
-//! Tests of the scanners, which analyse the texts that patterns and words admit. The tests compare the scanners with a
-//! judge, a simple check that tries every value up to a small length. The scanners and the judge must find the same
-//! features.
+//! Compares the scanners with a judge: a simple check that tries every value up to a small length. The scanners and the
+//! judge must find the same features.
 
 use std::collections::BTreeSet;
 
@@ -94,8 +93,10 @@ fn found(parameters: &[ParameterSpec], scanner: &Scanner, word: &str) -> Option<
     Some(example.word)
 }
 
-/// Compares a verdict of a scanner with the judge. If the judge finds a value with the feature, the scanner must also
-/// find a value. An example of the scanner must be admitted and must have the feature.
+/// Compares the example of a scanner with the values that the judge tries:
+///
+/// - If the judge finds a value with the feature, the scanner also finds an example.
+/// - The parameter admits the example, and the example has the feature.
 fn assert_agrees(
     parameters: &[ParameterSpec],
     scanner: &Scanner,
@@ -108,8 +109,8 @@ fn assert_agrees(
     if let Some(example) = verdict {
         prop_assert!(parameters[0].values.check(&example).is_ok(), "{example:?} is not admitted");
         prop_assert!(has(&example), "{example:?} does not have it");
-        // The scanner returns the shortest example. If the judge tries values of this length, its shortest value with
-        // the feature must therefore have the same length.
+        // The example is the shortest value with the feature. If the judge tries values of this length, its shortest
+        // value has the same length.
         let shortest = tried.iter().filter(|value| has(value)).map(|value| value.len()).min();
         prop_assert!(example.len() > LONGEST || shortest == Some(example.len()), "{example:?} {shortest:?}");
     }
@@ -176,7 +177,8 @@ proptest! {
     }
 }
 
-/// The random patterns cover all kinds. If they did not, the properties would prove little.
+/// For each feature of this test, some random patterns have the feature, and others do not. Without both kinds of
+/// patterns, the other tests of this file would prove little.
 #[test]
 fn the_patterns_are_of_every_kind() {
     use proptest::strategy::ValueTree;
@@ -308,7 +310,7 @@ fn a_dash_that_no_value_is_short_enough_for_is_none() {
     assert!(matches!(problem, RuleError::OptionAsOperand { value, .. } if value == "-----"), "{problem:?}");
 }
 
-/// The number of states must be small, because the size of each pattern is multiplied by this number.
+/// Each scanner must have few states, because the work for a pattern grows with the number of these states.
 #[test]
 fn scanners_are_small() {
     use crate::policy::language::paths::{ABSOLUTE, LAUNCHER};

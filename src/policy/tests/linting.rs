@@ -131,7 +131,7 @@ fn words_that_look_like_several_are_warned_of_with_the_words_that_may_be_meant()
         let parameters = if run.contains('{') { ", parameters: {lines: {integer: {maximum: 9}}}" } else { "" };
         warns(&format!("- {{name: r, run: {run}{parameters}}}"), "r", expected);
     }
-    // These words contain spaces, but are valid.
+    // These words contain spaces or operators of a shell, but are valid.
     for run in [
         "[/bin/echo, 'Hello from a command that a rule allows.']",
         "[/usr/bin/stat, '--format=%n %s', /]",
@@ -277,7 +277,7 @@ fn a_free_absolute_path_is_warned_of() {
         ("@{p}", "/[a-z/]+"),
         ("host:{p}", "/[a-z/]+"),
     ] {
-        // The tables describe cat, but not print. Both programs cause a warning.
+        // The tables of known programs contain cat, but not print. Both programs cause a warning.
         for program in ["/bin/cat", "/opt/print"] {
             let found = findings(&of(program, word, pattern));
             assert!(

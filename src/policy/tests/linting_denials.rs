@@ -62,7 +62,7 @@ fn a_deny_that_holds_against_nothing_names_the_nearest_rule_and_what_differs() {
     let several = format!("{ALLOW}\n- {{name: a, run: [/bin/true]}}\n- {{name: z, run: [/usr/bin/systemctl, status]}}");
     assert!(said(&several, "run: [/usr/bin/systemctl, redis.service, stop]")[0].contains("web/stop"));
     assert!(said(&several, "run: [/bin/truee]")[0].contains("web/a"));
-    // If several rules are equally near, the first rule is named.
+    // If several rules are equally near to the Deny, the first rule is named.
     assert!(said(&several, "runAs: nobody")[0].contains("the nearest is web/stop, but it does not run as nobody"));
 }
 

@@ -1,9 +1,9 @@
 //! Policies and requests from arbitrary bytes, for the property tests and the fuzzer (`fuzz/`). The fuzzer includes
 //! this file, so the file uses the crate only through `super::{api, policy}`.
 //!
-//! A policy is first a model, which `oracle.rs` evaluates without the code of the policy. The model is then converted
-//! into Whitelists. Texts consist of a few letters, so they often collide. The letters (q, x, z) are rare in messages,
-//! so a test can search messages for the texts.
+//! A policy is first a model, which `oracle.rs` evaluates without the module `policy`. The model is then converted
+//! into Whitelists. Texts consist of a few letters (q, x, z), so that they often collide. These letters are rare in
+//! messages, so a test can search messages for the texts.
 
 use std::collections::BTreeMap;
 
@@ -226,7 +226,7 @@ fn keep_used(rule: &mut Rule) {
         pieces.into_iter().any(|piece| *piece == Piece::Place(index))
     };
     if !(0..rule.parameters.len()).all(is_used) {
-        // If only some parameters were removed, undeclared placeholders would remain.
+        // Words or a text with placeholders would be invalid without their parameters, so they are removed too.
         let constant = |pieces: &Vec<Piece>| pieces.iter().all(|piece| matches!(piece, Piece::Text(_)));
         rule.parameters.clear();
         rule.run.retain(constant);
@@ -365,7 +365,7 @@ fn parameter(values: &Values, is_deny: bool) -> Parameter {
     let mut parameter = Parameter {
         default: values.default.clone(),
         max_length: values.maximum,
-        // An Allow with a pattern that admits `..` is invalid without this field. Other tests check that.
+        // Without this field, an Allow with a pattern that admits `..` is invalid.
         allow_parent_directory: matches!(values.kind, Kind::Pattern(index) if !is_deny && (PATTERNS[index].admits)("..")),
         ..Parameter::default()
     };
@@ -385,7 +385,7 @@ pub fn nothing() -> CommandExecutionSpec {
     CommandExecutionSpec::on_machine("m")
 }
 
-/// Returns requests for a rule: by text, by words, by name. The text lacks values that have no placeholder in it.
+/// Returns requests for a rule: by text, by words, by name. The text has no value of a parameter without placeholder.
 pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     let expand = |pieces: &Vec<Piece>| expanded(pieces, values);
     let words: Vec<String> = rule.run.iter().map(expand).collect();
@@ -407,7 +407,7 @@ pub fn expanded(pieces: &[Piece], values: &[String]) -> String {
     })
 }
 
-/// Returns a request for a rule of the policy. In most cases, the request is then changed.
+/// Returns a request for a rule of the policy. In most cases, the function first changes the request at random.
 pub fn request(source: &mut Source<'_>, lists: &[List]) -> CommandExecutionSpec {
     let list = &lists[source.below(lists.len())];
     let rule = &list.rules[source.below(list.rules.len())];

@@ -1,4 +1,4 @@
-//! Words `--` that certainly end the options, and messages about all other words `--`.
+//! Tests of the word `--`: cases in which `--` certainly ends the options, and the messages about all other cases.
 
 use super::*;
 
@@ -42,8 +42,7 @@ fn two_dashes_that_may_be_the_value_of_an_option_do_not_end_the_options() {
     may_be_a_value("[/usr/bin/kubectl, -n, --, get, '{p}']", "-n");
     may_be_a_value("[/usr/bin/tail, -s, --, x, '{p}']", "-s");
     may_be_a_value("[/usr/bin/helm, list, --version, --, '{p}']", "--version");
-    // The requester chooses the last letter of the option, or the whole option. The option can therefore take the `--`
-    // as its value.
+    // The requester chooses a letter of the option, so the option can take the `--` as its value.
     let two = |word: &str, o: &str| {
         rule_with(&format!("[/usr/bin/sort, '{word}', --, '{{p}}']"), &format!("o: {o}, p: {{pattern: '[a-z-]+'}}"))
     };
@@ -111,7 +110,7 @@ fn usual_forms_are_taken() {
     ] {
         sound(&rule(run));
     }
-    // There is no false positive for a value that cannot begin with a dash.
+    // Both rules are valid: no value of the pattern begins with a dash, and Writ does not check the values of an enum.
     sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {pattern: '[a-z][a-z-]*'}"));
     sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {enum: [--all]}"));
 }
@@ -151,14 +150,14 @@ fn who_follows_the_messages_has_a_rule_in_force() {
         let told = problem(&rule(&format!("[{program}, '{{p}}']"))).to_string();
         assert!(!told.contains("put --"), "{told}");
     }
-    // No check refuses the pattern that the message recommends.
+    // No check refuses `pattern`, which the messages recommend.
     let shown = |run: &str| rule_with(run, &format!("p: {{pattern: '{pattern}'}}"));
     sound(&shown("[/bin/tar, -xf, --, '{p}']"));
     for run in ["[/bin/rm, '{p}']", "[/bin/cat, '/srv/{p}']", "[/usr/bin/find, '{p}']"] {
         let findings = lint(&whitelist("web", &shown(run)));
         assert!(findings.is_sound() && findings.warnings.is_empty(), "{:?} {:?}", findings.errors(), findings.warnings);
     }
-    // The message about a byte recommends the same pattern.
+    // The message about a pattern that admits a forbidden byte also recommends `pattern`.
     let told = problem(&rule_with("[/bin/cat, '/srv/{p}']", "p: {pattern: '.+'}")).to_string();
     assert!(told.contains(pattern), "{told}");
     // The message about `..` recommends a pattern for a path below a directory.

@@ -1,5 +1,5 @@
-//! The oracle finds the correct decision with another method than the policy. It tries every split of a text, with the
-//! model of the rules. The fuzzer includes this file and `model.rs`.
+//! Finds the correct decision without the matching code of `policy`: tries every way to split a text into values. The
+//! fuzzer includes this file and `model.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -186,7 +186,7 @@ fn admits(values: &Values, value: &str, is_deny: bool) -> bool {
     fits && (is_deny || value.len() <= maximum)
 }
 
-/// Returns every combination of parameter values with which these templates have these texts.
+/// Returns every combination of parameter values with which the templates result in the texts.
 fn solutions(
     rule: &Rule,
     templates: &[Vec<Piece>],
@@ -232,7 +232,7 @@ fn text_of(rule: &Rule) -> Vec<Piece> {
     rule.text.clone().unwrap_or_else(joined)
 }
 
-/// Returns the values of the rule's parameters, once for each way to read the request as a request for the rule.
+/// Returns every list of parameter values with which the request can be a request for the rule.
 fn readings(list: &str, rule: &Rule, spec: &CommandExecutionSpec) -> Vec<Vec<String>> {
     let unbound = vec![None; rule.parameters.len()];
     let found = match (&spec.command, &spec.argv, &spec.rule) {
@@ -263,7 +263,8 @@ fn is_for(rule: &Rule, question: &Question<'_>) -> bool {
     rule.role.is_none() || question.labels.get("role") == rule.role.as_ref()
 }
 
-/// Returns true if the requester is one of the subjects. Returns `None` if the requester is not verified.
+/// Returns true if the rule has no subjects, or if the requester is one of them. Returns `None` if the rule has
+/// subjects and the requester is not verified.
 fn is_subject(rule: &Rule, question: &Question<'_>) -> Option<bool> {
     let Some(subjects) = &rule.subjects else { return Some(true) };
     let requester = question.requester?;
@@ -278,7 +279,7 @@ fn type_of(rule: &Rule) -> &str {
     rule.action_type.as_deref().unwrap_or("custom")
 }
 
-/// Returns a candidate if the rule matches with these values and with all other fields.
+/// Returns a candidate if these values and all other fields of the request match the rule.
 fn permitted<'a>(list: &'a str, rule: &'a Rule, values: Vec<String>, question: &Question<'_>) -> Option<Candidate<'a>> {
     let spec = question.spec;
     let is_of_type = spec.action_type.as_deref().is_none_or(|named| named == type_of(rule));
@@ -317,8 +318,8 @@ fn is_same_program(program: &str, is_launched: bool, denied: &str) -> bool {
     }
 }
 
-/// Returns the words, and the commands that the launchers of the model start in them. Each command has its user, and
-/// `true` if a launcher starts it.
+/// Returns the command, and the commands that launchers in its words start. Each item contains the words of a command,
+/// `true` if a launcher starts the command, and the user of the command.
 fn commands(words: &[String], is_launched: bool, user: Option<&str>) -> Vec<(Vec<String>, bool, Option<String>)> {
     let mut all = vec![(words.to_vec(), is_launched, user.map(str::to_owned))];
     for (launcher, as_user) in LAUNCHED_BY {

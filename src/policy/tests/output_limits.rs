@@ -50,7 +50,8 @@ fn a_wait_out_of_bounds_puts_the_rule_out_of_force() {
     assert_eq!(compiled.invalid_rules.first().unwrap().problem, RuleError::UnknownField { field });
 }
 
-/// The API server refuses these values. A Whitelist with such a value cannot be decoded, so its namespace fails closed.
+/// The API server refuses these values of `drainSeconds`. A Whitelist with such a value cannot be decoded, so its
+/// namespace fails closed.
 #[test]
 fn a_wait_that_is_no_whole_number_of_seconds_does_not_decode() {
     for seconds in

@@ -8,8 +8,7 @@ use super::oracle::{Question, World};
 use super::*;
 
 fn config() -> ProptestConfig {
-    // Many random rules are invalid on purpose. The tests of valid rules reject these cases, so the number of rejected
-    // cases is not limited.
+    // Many random rules are invalid on purpose, so the number of rejected cases is not limited.
     ProptestConfig { failure_persistence: None, max_global_rejects: u32::MAX, ..ProptestConfig::default() }
 }
 
@@ -21,7 +20,7 @@ fn form(world: &World, spec: &CommandExecutionSpec) -> Option<Verdict> {
     world.judge(&Question { spec, labels: &BTreeMap::new(), requester: None })
 }
 
-/// The random cases cover all kinds. If they did not, the properties would prove little.
+/// The random cases result in verdicts of all kinds. Without all kinds, the property tests would prove little.
 #[test]
 fn the_cases_are_of_every_kind() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -70,7 +69,8 @@ proptest! {
         prop_assert_eq!(&decision.argv, &expected);
         prop_assert_eq!(&by_words, &by_name);
         // If a parameter has no placeholder in the text, a request by text uses the default of the parameter. The
-        // decision can then differ, so it is compared only if the text has all placeholders.
+        // decisions by text and by words can then differ. The test compares both decisions only if the text has all
+        // placeholders.
         let has_all = |pieces: &Vec<model::Piece>| {
             (0..values.len()).all(|index| pieces.contains(&model::Piece::Place(index)))
         };

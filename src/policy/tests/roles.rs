@@ -1,9 +1,10 @@
-//! Patterns in words of usual programs. Rules in which the value decides what runs are invalid. The other rules stay in
-//! force.
+//! Rules with patterns in the words of usual programs. If a value of a pattern chooses the program or the code to run,
+//! the rule is invalid. The other rules stay in force.
 
 use super::*;
 
-/// Returns a rule with up to three patterns: a plain word, a word with dots and dashes, and any path.
+/// Returns a rule with this `run`. Its placeholders can be `{word}`, `{name}` and `{path}` (patterns), `{n}` (an
+/// integer) and `{one}` (an enum).
 fn rule(run: &str) -> String {
     let patterns = [("word", "[a-z][a-z0-9]*"), ("name", "[a-z][a-z0-9._-]*"), ("path", "(/[a-z][a-z0-9.-]*)+")];
     let used: Vec<String> = patterns
@@ -124,8 +125,8 @@ const WORTH_A_WARNING: &[&str] = &[
     "/usr/bin/systemd-run -p ExecStartPre={word} /bin/true",
 ];
 
-/// Rules in which the value decides what runs, although the option has an unusual spelling or the program has another
-/// name.
+/// Rules in which the value chooses the program or the code to run, in spite of an unusual spelling of the option or
+/// the program.
 const DECIDING: &[&str] = &[
     "/usr/bin/rsync -ave {word} a b",
     "/usr/bin/psql -tAc {word}",

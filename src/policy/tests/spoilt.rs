@@ -159,7 +159,7 @@ const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/usr/bin/git, -c, 'alias.x={p}', x]",
 ];
 
-/// Rules in which the value is only a value.
+/// Rules in which the value chooses neither a program nor code.
 const NO_MORE_THAN_A_VALUE: &[&str] = &[
     "[/usr/bin/kubectl, -n, '{p}']",
     "[/usr/bin/nice, -n, '{p}', /bin/ls]",
@@ -237,7 +237,7 @@ fn places_are_declared_used_and_readable_in_one_way() {
     }
     sound(&two("{a} {b}", "'{a}', '{b}'", word));
     sound(&two("{b} says {a}", "'{a}', '{b}'", "{pattern: '[a-z ]+'}"));
-    // Without `match`, the words of `run` are the text of the rule, so the problem is reported for `match`.
+    // Without `match`, the words of `run` form the text of the rule. A problem of this text is reported for `match`.
     let joined = "- {name: r, run: [/bin/echo, '{a}', end], parameters: {a: {pattern: '[a-z ]+'}}}";
     problem_is!(joined, RuleError::AmbiguousTemplate { field: "match", .. });
 }
@@ -360,7 +360,7 @@ fn no_value_looks_like_an_option_unless_two_dashes_stand_before_it() {
         problem_is!(rule(&format!("[{program}, --, '{{p}}']"), "[a-z-]+"), RuleError::OptionAsOperand { .. });
         sound(&rule(&format!("[{program}, --, '{{p}}']"), "[a-z]+"));
     }
-    // The author of the rule chose the values of an enum.
+    // An enum may contain options, because the author of the rule chooses its values.
     sound("- {name: r, run: [/bin/echo, '{p}'], parameters: {p: {enum: [--fast, --slow]}}}");
 }
 

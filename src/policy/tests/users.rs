@@ -1,8 +1,7 @@
 use super::spoilt::problem;
 use super::*;
 
-/// Linux, sudo and directory services accept more user names than useradd. `runAs` must therefore accept these names
-/// too.
+/// `runAs` also accepts user names that useradd refuses, because Linux, sudo and directory services accept them.
 #[test]
 fn a_user_to_run_as_is_any_name_that_is_no_option_number_or_group() {
     let with = |user: &str| format!("- {{name: r, run: [/bin/true], runAs: '{user}'}}");

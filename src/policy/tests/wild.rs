@@ -172,9 +172,12 @@ fn request(source: &mut Source<'_>, whitelists: &[Whitelist]) -> CommandExecutio
     spec
 }
 
-/// Checks arbitrary Whitelists and requests. Nothing may panic. The program of an allowed command must be a plain
-/// absolute path, and its words and variables must be printable ASCII. The order of the Whitelists must not change the
-/// decision.
+/// Checks arbitrary Whitelists and requests:
+///
+/// - Nothing panics.
+/// - The program of an allowed command is a plain absolute path. The words and the values of the variables of the
+///   command are printable ASCII.
+/// - The order of the Whitelists does not change the decision.
 pub fn judge(source: &mut Source<'_>) {
     let whitelist = |name: String, source: &mut Source<'_>| {
         let rules = (0..1 + source.below(3)).map(|_| rule(source)).collect();

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Returns the commands that the launchers in a line of words start, each with its user if the launcher changes the
+/// Returns the commands that the launchers in `line` start. A command has the prefix `user: ` if a launcher changes the
 /// user.
 fn behind(line: &str) -> Vec<String> {
     let words: Vec<&str> = line.split(' ').collect();

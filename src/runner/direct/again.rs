@@ -1,4 +1,4 @@
-//! Retries after a login did not start a claimed command, for a temporary reason.
+//! Retries a claimed command that a login did not start, if the reason is temporary.
 //!
 //! The task keeps the claim, waits for the machine, and sends the command again in another session. The command still
 //! starts at most once, because the refused session executed nothing.
@@ -70,8 +70,8 @@ pub(super) async fn open_again(
             Ok(opened) => return Ok(opened),
             Err(Not::Yet) => {}
             Err(Not::Ever(LaunchProblem { reason, message })) => {
-                // Writ reports the refusal as the reason. The refusal explains more than the deadline, which passed
-                // only because of the refusal.
+                // If the machine refused exec requests until the starting deadline, Writ reports the refusal as the
+                // reason.
                 let is_plain =
                     reason == Reason::StartingDeadlineExceeded && refused.reason == Reason::ExecRequestRefused;
                 let reason = if is_plain { refused.reason } else { reason };

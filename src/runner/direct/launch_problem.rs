@@ -4,7 +4,7 @@ use crate::api::Reason;
 use crate::execution::{LaunchProblem, Termination};
 use crate::fleet::REFUSED;
 
-/// Returns the end of a command that was not started.
+/// Returns the `Refused` termination of a command that was not started.
 pub(super) fn not_started(reason: Reason, message: &str) -> Termination {
     Termination::Refused(LaunchProblem { reason, message: format!("{message}; the command was not started") })
 }

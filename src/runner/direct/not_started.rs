@@ -1,8 +1,9 @@
-//! Commands whose start was not observed.
+//! Returns the end of a command whose start was not observed.
 //!
-//! If Writ has not sent the permission to start, the command has not started and never starts. The execution ends, or
-//! the task retries in another session. After the permission, the command has perhaps started, unless its output proves
-//! that sudo refused it.
+//! - Without the permission to start, the command never starts. The execution ends, or the task retries in another
+//!   session.
+//! - After the permission, the command has perhaps started. If its output proves a refusal by sudo, the command has not
+//!   started.
 
 use crate::api::{CommandExecution, Reason};
 use crate::execution::{LaunchProblem, StopCause, Termination};
@@ -19,8 +20,7 @@ const NOT_READY: &str = "the login did not start the command: its shell must be 
 /// Exit code of the script if sudo does not allow the command.
 const SUDO_REFUSES: u32 = 94;
 impl Run {
-    /// Returns a refusal if sudo refused the command, because the command was then not executed. Otherwise returns
-    /// `ending`. sudo refuses in two ways:
+    /// Returns a refusal if sudo refused the command, or else `ending`. sudo refuses in two ways:
     ///
     /// 1. `sudo -l` in the script refuses before the start. The script then ends with exit code 94.
     /// 2. `sudo -l` requires a password, so the script cannot check the command and starts it. Then sudo requires a
@@ -60,7 +60,7 @@ impl Run {
         }
         match (self.is_over(), self.accepted) {
             (true, Some(_)) => not_started(Reason::LauncherUnsupported, &self.unexpected.explain(NOT_READY)),
-            // sshd behaves like this if it cannot create a process.
+            // If sshd cannot create a process, it closes the session without an answer to the exec request.
             (true, None) => not_started(
                 Reason::ExecRequestRefused,
                 "the machine closed the session that it had opened and did not answer the request to execute; look at sshd's log",

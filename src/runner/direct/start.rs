@@ -1,8 +1,7 @@
-//! Start of a command in Direct mode, observed by two marks before the output of the command.
+//! Detects the start of a command in Direct mode, by two marks before the output of the command.
 //!
-//! sshd confirms that it executes the login shell. This confirmation does not prove that the command starts: a later
-//! exit code can come from sshd itself, a start-up file or the command. Writ therefore runs an sh script before the
-//! command. The script reports that it runs, and waits:
+//! sshd confirms only the start of the login shell. A later exit code can still come from sshd or from a start-up file.
+//! Writ therefore runs an sh script before the command. The script reports that it runs, and waits:
 //!
 //! ```text
 //! machine                                     writ
@@ -11,27 +10,28 @@
 //! WRIT3:NONCE     the script starts the command now
 //! ```
 //!
-//! Without the permission, the script executes nothing. All output after the second mark comes from the command. Output
-//! before the second mark does not come from the command. Other users of the machine can read the arguments of the
-//! script, and these arguments contain the parts of the first mark. Such a user can perhaps make a start-up file print
-//! the first mark. No user can forge the second mark, because no argument contains the nonce.
+//! Without the permission, the script executes nothing. Only output after the second mark comes from the command.
+//!
+//! No other user can forge the second mark, because no argument of the script contains the nonce. Another user can
+//! perhaps forge the first mark, because the arguments of the script contain the parts of this mark.
 
 use bytes::Bytes;
 
 use crate::output::StreamKind;
 
-/// Start of every mark. `Mark` requires that the first byte of a mark occurs only once in the mark.
+/// First word of every mark. `Mark` requires that the first byte of a mark occurs only once in the mark.
 const PREFIX: &str = "WRIT3";
 /// Second word of the first mark.
 const READY: &str = "ready";
-/// Second word of an additional mark. The script prints the additional mark before the first mark, if sudo requires a
+/// Second word of an optional mark before the first mark. The script prints the optional mark if sudo requires a
 /// password to check the command.
 const ASKS: &str = "asks";
 /// Parts of the first mark. The machine joins them with `:`.
 pub(super) const READY_WORDS: (&str, &str) = (PREFIX, READY);
-/// Input that Writ sends when the machine confirms the login shell, before the permission. A start-up file that asks
-/// questions reads empty answers. If a start-up file replaces the shell (`exec zsh`), the new shell reads commands from
-/// this input and ends at `exit 93`. Writ's script skips the lines that no start-up file has read.
+/// Input that Writ sends when the machine confirms the login shell, before the permission:
+/// - A start-up file that asks questions reads empty answers.
+/// - A shell that replaces the login shell (`exec zsh` in a start-up file) ends at `exit 93`.
+/// - Writ's script skips the lines that no start-up file has read.
 pub(super) const EMPTY_ANSWERS: &[u8] = b"\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nexit 93\n";
 
 /// Marks of one session.
@@ -88,8 +88,8 @@ impl Marks {
     }
 }
 
-/// Search for one mark in both streams, because a start-up file can redirect one stream into the other. The search
-/// removes the mark from the output.
+/// Filter that finds one mark and removes it from the output. The filter reads both streams, because a start-up file
+/// can redirect one stream into the other stream.
 struct Mark {
     text: String,
     is_found: bool,
@@ -196,7 +196,7 @@ mod tests {
         assert!(!mark.is_found);
     }
 
-    /// The two marks are removed from each text that the machine prints, and the other text remains.
+    /// The reader removes both marks, and keeps all other text.
     #[test]
     fn both_marks_are_taken_off_in_their_order() {
         for size in [1, 3, 4096] {

@@ -1,7 +1,7 @@
-//! The deadlines of one command on this process's monotonic clock, and the pauses between its sessions.
+//! Computes the deadlines of one command, and the pauses between its sessions.
 //!
-//! Writ computes the age of the claim from the API server's clock once, at the start of the run. A later jump of the
-//! API server's clock does not change the deadlines.
+//! The deadlines use the monotonic clock of this process. Writ reads the API server's clock only at the start of the
+//! run, for the age of the claim. A later jump of the API server's clock therefore changes no deadline.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,8 +15,7 @@ use crate::api::CommandExecution;
 use crate::execution::{Deadlines, Limits, Pace};
 use crate::fleet::lock;
 
-/// Time from the deadline until Writ aborts the step. The session of the step notices the deadline at the same moment,
-/// and needs this time to end by itself.
+/// Time from the deadline until Writ aborts the running step. During this time, the session can still end by itself.
 const OVERDUE: Duration = Duration::from_secs(2);
 
 /// Clock of one command. The running step shares the clock with the code that ends the step at the deadline.
@@ -71,7 +70,7 @@ impl Clock {
     /// Converts a duration since the claim to a moment on the clock of this process.
     fn at(&self, since_claim: Duration) -> Instant {
         let wait = since_claim.saturating_sub(self.age);
-        // The moment can be outside of the range of `Instant`. The replacement, a year, is longer than any deadline.
+        // If the moment exceeds the range of `Instant`, a year replaces it. No deadline is as long as a year.
         self.begun.checked_add(wait).unwrap_or_else(|| self.begun + Duration::from_secs(86_400 * 365))
     }
 
@@ -80,8 +79,7 @@ impl Clock {
         self.at(lock(&self.state).deadlines.end())
     }
 
-    /// Returns the time at which Writ stops the command without a cancellation, because the command should have ended
-    /// earlier. Returns `None` before the start is confirmed.
+    /// Returns the time at which Writ stops an overdue command. Returns `None` before the start is confirmed.
     pub fn stop_due(&self) -> Option<Instant> {
         lock(&self.state).deadlines.stop_due().map(|due| self.at(due))
     }
@@ -129,7 +127,7 @@ impl Clock {
         state.pace.note_bytes(new);
     }
 
-    /// Records progress of the journal.
+    /// Records that the state of the journal advanced. The pauses then start again from the shortest pause.
     pub fn note_step(&self) {
         lock(&self.state).pace.note_step();
     }
@@ -145,7 +143,7 @@ impl Clock {
         lock(&self.state).pace.pause(now)
     }
 
-    /// Returns the result of `something`, or `None` if the deadline passes first.
+    /// Returns the result of `something`, or `None` if `something` still runs at [`OVERDUE`] after the deadline.
     pub async fn in_time<T>(&self, cancel: &CancellationToken, something: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = something => Some(done),
@@ -153,8 +151,8 @@ impl Clock {
         }
     }
 
-    /// Waits until [`OVERDUE`] after the deadline. A cancellation during the wait is recorded. Received bytes move the
-    /// deadline, so the loop reads the deadline again.
+    /// Waits until [`OVERDUE`] after the deadline, and records a cancellation during the wait. Reads the deadline
+    /// repeatedly, because received bytes move the deadline.
     pub async fn over(&self, cancel: &CancellationToken) {
         loop {
             let end = self.end() + OVERDUE;

@@ -28,8 +28,7 @@ impl DurableRun<'_> {
     /// Takes one step. If the deadline passes during the step, the step ends with `OutOfTime`.
     pub(super) async fn take_step(&mut self, step: NextStep) -> SessionEnd {
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
-        // The box keeps these futures off the stack, because they are the largest futures of a run. A build without
-        // optimisation copies futures on the stack.
+        // The box keeps the largest futures of a run off the stack.
         let taken = Box::pin(async {
             match step {
                 NextStep::Launch { reached, session } => self.launch(reached, session).await,
@@ -40,14 +39,13 @@ impl DurableRun<'_> {
         clock.in_time(&cancel, taken).await.unwrap_or(SessionEnd::OutOfTime)
     }
 
-    /// Polls the machine. Returns the end of the command if the machine has recorded this end, and answers before the
-    /// deadline. Reads no output.
+    /// Polls the machine without reading output. Returns the end of the command, or `None` if the machine reports no
+    /// end before the deadline.
     pub(super) async fn poll_in_time(&self, reached: &LauncherConnection) -> Option<Ended> {
         self.clock.in_time(&self.cancel, self.poll(reached)).await.flatten()
     }
 
-    /// Records the state of the journal. Returns true if the state is progress, which means that its rank is higher
-    /// than all earlier ranks.
+    /// Records a state of the journal. Returns true if its rank is higher than the rank of all earlier states.
     pub(super) fn note_journal(&mut self, journal: &Journal) -> bool {
         let rank = rank(journal);
         let is_progress = rank > self.furthest;
@@ -58,8 +56,10 @@ impl DurableRun<'_> {
         is_progress
     }
 
-    /// Pauses, then returns the next step. `Err` finishes the run: with an outcome if the deadline passed, with `None`
-    /// if this process is ending.
+    /// Pauses, then returns the next step.
+    ///
+    /// # Errors
+    /// The end of the run: an outcome if the deadline passed, `None` if this process is ending.
     pub(super) async fn look_again(&mut self, problem: &str) -> Result<NextStep, Option<CommandOutcome>> {
         if self.wait_out(problem).await {
             return Err(Some(self.out_of_time().await));
@@ -118,7 +118,7 @@ impl DurableRun<'_> {
         };
         let problem = format!("{problem}; the command may have run, and may still run");
         let reason = match unreached {
-            // After a stop request, the command can still run. `ConnectionLost` reports this to the user.
+            // After a stop request, `ConnectionLost` informs the user that the command perhaps still runs.
             _ if self.stop.is_some() => Reason::ConnectionLost,
             None if self.is_elsewhere => Reason::MachineChanged,
             None if !self.has_run => Reason::StartNotConfirmed,
@@ -138,11 +138,10 @@ impl DurableRun<'_> {
         if has_record { self.poll(&reached).await } else { None }
     }
 
-    /// Sends a stop request if a user cancelled the command, or if the command should have ended by now. The request
-    /// has its own short session, so it works even if long sessions break.
+    /// Sends a stop request for a cancelled or overdue command. The request has its own short session, because a longer
+    /// session can break.
     pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: MachineMatch) {
-        // Processes of the command exist only on the host of the claim, and only until this host reboots. On any other
-        // host or after a reboot, there is nothing to stop.
+        // On another host or after a reboot, no process of the command exists.
         if place != MachineMatch::Exact || !self.has_run {
             return;
         }
@@ -168,8 +167,8 @@ impl DurableRun<'_> {
         self.clock.note_stop();
     }
 
-    /// Writes the status again if the write of the start, or of the time of a cancellation, was not confirmed. Another
-    /// holder of the claim can then count the stop timeout from the same time.
+    /// Writes the status again if the last write was not confirmed. The next holder needs the stored time of a
+    /// cancellation, because the stop timeout counts from this time.
     pub(super) async fn store_status(&mut self) {
         self.note_stop_request();
         if let Some(status) = self.held.execution.status.as_ref().filter(|_| !self.is_status_stored) {
@@ -178,8 +177,8 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Adds the time at which Writ noticed a cancellation, unless the status already has such a time. The change is not
-    /// stored yet. Returns true if the status changed.
+    /// Adds the time at which Writ noticed a cancellation, if the status has no such time. Does not store the status.
+    /// Returns true if the status changed.
     pub(super) fn note_stop_request(&mut self) -> bool {
         let status = self.held.execution.status.as_ref();
         let is_noted = status.is_none_or(|status| status.stop_requested_time.is_some());

@@ -1,5 +1,5 @@
-//! Reattachment to a claimed command. Writ reads the execution from the API server, compares the machine with the
-//! machine in the claim, and decides if the command may still start.
+//! Reattaches to a claimed command. Writ reads the execution again, compares the host with the host in the claim, and
+//! decides if the command may still start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,8 @@ impl DurableRun<'_> {
             Err(said) => return said,
         };
         self.is_elsewhere &= matches!(place, MachineMatch::Different { .. });
-        // A host with another directory has no valid record of this UID, so Writ sends no request to this host.
+        // If the launcher's directory differs from the directory in the claim, the host has no record of this
+        // execution. Writ then sends no request.
         match place {
             MachineMatch::OtherDirectory => return SessionEnd::Journal { reached, place, journal: Journal::Absent },
             MachineMatch::Different { same_directory: false } => {
@@ -134,11 +135,11 @@ impl DurableRun<'_> {
         }
         match answer {
             Ok(Answer::Tombstoned | Answer::NotStarted(_)) => SessionEnd::Concluded(Termination::Refused(problem)),
-            // No earlier request has an unknown result, so no request has started the command.
+            // No earlier request has started the command.
             Ok(Answer::Refused(_)) if !self.unsure => SessionEnd::Concluded(Termination::Refused(problem)),
-            // The machine could not close the execution, so perhaps the command runs already, or starts soon.
+            // Perhaps an earlier request has started the command, or starts the command soon.
             Ok(Answer::Refused(refusal)) => SessionEnd::Silence(launch_refused(&refusal).message),
-            // Another request has written to the journal in the meantime. The next step reads the journal.
+            // Another request has written to the journal, so the next step reads the journal.
             Ok(_) => SessionEnd::Silence("something is recorded of it in the meantime".to_owned()),
             Err(error) => {
                 reached.permit.discard().await;
@@ -147,9 +148,12 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Decides with data from the API server if a command without a journal on the machine may still start. The inner
-    /// error is the reason why the command must not start. The outer error is the next step if no decision is possible
-    /// now.
+    /// Decides if a command without a journal may still start. Reads all objects for the decision again from the API
+    /// server.
+    ///
+    /// # Errors
+    /// - Inner error: the reason why the command must not start.
+    /// - Outer error: the next step if no decision is possible now.
     pub(super) async fn may_start(
         &mut self,
         reached: &LauncherConnection,
@@ -177,7 +181,7 @@ impl DurableRun<'_> {
             return refusal(Reason::MachineSuspended, message);
         }
         if ground.resolved.pool_key() != reached.pool_key {
-            // The connection uses earlier settings: another login user, key or route.
+            // The Machine's settings have changed since the connect, for example the login user, key or route.
             return Err(again);
         }
         let claim = ground.execution.claim();

@@ -39,7 +39,7 @@ pub(super) enum NextStep {
 impl NextStep {
     pub fn span(&self) -> tracing::Span {
         match self {
-            // The span covers the time from the request to the end of the command, unless the session ends earlier.
+            // The span ends with the session, normally at the end of the command.
             NextStep::Launch { .. } => tracing::info_span!(target: SPANS, "launch"),
             NextStep::Reattach => tracing::info_span!(target: SPANS, "follow"),
             NextStep::Close { .. } => tracing::info_span!(target: SPANS, "close"),
@@ -53,16 +53,16 @@ pub(super) struct DurableRun<'a> {
     pub work: &'a QueuedExecution,
     pub held: &'a mut HeldClaim,
     pub cancel: CancellationToken,
-    /// True if the API server has confirmed the write of the status in `held.execution`. A session that ends cancels
-    /// its unfinished writes.
+    /// True if the API server has confirmed the status in `held.execution`. False after a session
+    /// ended during a write, because the end of a session cancels the write.
     pub is_status_stored: bool,
     /// Recorder of the output. `None` after the outcome was built.
     pub recorder: Option<Recorder>,
     pub uid: Uid,
     /// Number of bytes of each stream that Writ received, before redaction.
     pub received: Offsets,
-    /// Maximum frame size of the next reply. `received_before` is the number of bytes that had been received when this
-    /// size was chosen.
+    /// Maximum frame size of the next reply. `received_before` is the number of received bytes when Writ chose this
+    /// size.
     pub max_frame: FrameSize,
     pub received_before: u64,
     /// Number of bytes that the record may still accept, for both streams together.
@@ -73,7 +73,7 @@ pub(super) struct DurableRun<'a> {
     pub mixed_sessions: u32,
     /// Deadlines of the run.
     pub clock: Arc<Clock>,
-    /// Start of the command, by the API server's clock.
+    /// Time at which the command started, by the API server's clock.
     pub started: Option<Timestamp>,
     /// True if the machine has reported the start, to this holder or to an earlier holder.
     pub has_run: bool,
@@ -85,13 +85,13 @@ pub(super) struct DurableRun<'a> {
     pub is_keeping: bool,
     /// True if the status already reports the start.
     pub shown: bool,
-    /// Stop requests of the run, if there is a reason to stop.
+    /// Reason to stop the command, and the stop requests so far. `None` without such a reason.
     pub stop: Option<Stop>,
     /// Time at which the machine stopped answering. `None` if the machine answers.
     pub silent_since: Option<Instant>,
     /// Last problem that interrupted the run.
     pub problem: String,
-    /// True if the machine answered the last request.
+    /// True if the machine has answered a request since the last failed connection.
     pub has_answered: bool,
     /// True if the last connection reached another host or another address.
     pub is_elsewhere: bool,
@@ -109,7 +109,7 @@ pub(super) enum SessionEnd {
     Journal { reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal },
     /// The connection was lost, or the machine does not answer as it should.
     Silence(String),
-    /// The connection reached another host or another address, and its report proves nothing about the command.
+    /// The connection reached another host or address, so its report proves nothing about the command.
     Elsewhere(String),
     /// The deadline of the command has passed.
     OutOfTime,

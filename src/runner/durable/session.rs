@@ -1,7 +1,6 @@
-//! One session with the launcher: from the request to its answer, and on to the end of the output.
+//! Runs one session with the launcher, from the request to the end of the output.
 //!
-//! The loop waits for several events concurrently, so it never stops reading the channel. An unread channel would block
-//! the connection that other tasks share.
+//! The loop never stops reading the channel, because an unread channel would block the shared connection.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -28,8 +27,9 @@ use super::stopping::{Stop, StopReport};
 
 /// Maximum time from a request to the machine's answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// Time for the machine to report the end of a command that exceeded its output limit. The machine's own watchdog
-/// normally ends such a command within a second. After this time, Writ sends a stop request.
+/// Maximum time until the machine reports the end of a command whose output exceeds the limit. The time starts at the
+/// first byte above the limit. After this time, Writ sends a stop request. The machine's watchdog normally ends the
+/// command within a second.
 const OVER_LIMIT_DEADLINE: Duration = Duration::from_secs(10);
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
@@ -42,9 +42,9 @@ struct Conversation {
     asked: Instant,
     /// Time at which the machine reported that the command runs, by the clock of this process.
     running_since: Option<Instant>,
-    /// End that the machine reported. The remaining output can still arrive.
+    /// End of the command, if the machine has reported it. The remaining output can still arrive.
     end: Option<End>,
-    /// Output and exit of the login before the reply.
+    /// Output of the login before the reply, and the exit code or signal of the session.
     unexpected: UnexpectedOutput,
 }
 
@@ -81,12 +81,12 @@ impl DurableRun<'_> {
         conversation.session.close().await;
         match heard {
             Heard::End(SessionEnd::Silence(problem)) => {
-                // If the connection is discarded, other tasks that share it notice the problem sooner.
+                // The discard warns other tasks that share the connection.
                 reached.permit.discard().await;
                 SessionEnd::Silence(problem)
             }
             Heard::End(said) => said,
-            // The connection still works, and other tasks share it.
+            // The connection still works for other tasks, so the permit is not discarded.
             Heard::TurnedAway(problem) => SessionEnd::Silence(problem),
             Heard::Mixed(problem) => SessionEnd::Mixed { reached, problem },
             Heard::Journal(journal) => self.weigh(reached, place, journal),
@@ -94,8 +94,8 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Returns the end of a session that reported a journal state. Returns `Elsewhere` if the report is from another
-    /// host and proves nothing.
+    /// Returns the end of a session that reported a journal state. If [`execution::next_step`] returns `Retry`, the
+    /// report is from another host, so the end is `Elsewhere`.
     fn weigh(&mut self, reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal) -> SessionEnd {
         if execution::next_step(place, &journal, self.has_run, Ok(())) == ReattachStep::Retry {
             self.is_elsewhere = true;
@@ -172,7 +172,7 @@ impl DurableRun<'_> {
     ) -> Option<Heard> {
         let Conversation { reply, running_since, end, unexpected, .. } = conversation;
         let mut heard = None;
-        // Frames of output that the marks in this event confirm.
+        // Output that `reply` emits for this event.
         let mut written = Vec::new();
         let mut hear = |item: ReplyEvent<'_>| match item {
             ReplyEvent::Stdout(bytes) => written.push((StreamKind::Stdout, Bytes::copy_from_slice(bytes))),
@@ -199,7 +199,7 @@ impl DurableRun<'_> {
                     other => Heard::End(SessionEnd::Silence(other.to_string())),
                 });
             }
-            // The missing output will not arrive any more. The record reports the missing output as not received.
+            // The session closed before standard error arrived. The record therefore reports missing output.
             SessionEvent::Closed if reply.is_without_stderr() && end.is_some() => return end.take().map(Heard::from),
             SessionEvent::Closed => {
                 let problem = "the launcher's session was closed before all was said".to_owned();
@@ -225,7 +225,7 @@ impl DurableRun<'_> {
         let in_all = self.received.stdout.saturating_add(self.received.stderr);
         let kept = self.budget.take(bytes);
         if !kept.is_empty() {
-            // Bytes within the budget are progress, even if the answer that follows these bytes does not arrive.
+            // Bytes within the budget are progress, even if no answer of the machine follows.
             self.silent_since = None;
             self.progressed = Some(Instant::now());
             self.clock.note_bytes(kept.len() as u64, in_all);
@@ -292,8 +292,8 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Records the start. The machine reports the start as an uptime. Writ can therefore compute the time only if the
-    /// machine has not rebooted since the claim. The recorded time is never before the claim and never in the future.
+    /// Records the start, which the machine reports as an uptime. If the machine has rebooted since the claim, the
+    /// start time stays unknown. The recorded time is never before the claim and never in the future.
     fn note_start(&mut self, started_centiseconds: Option<u64>, reached: &LauncherConnection) {
         self.has_run = true;
         if let Some(recorder) = &self.recorder {
@@ -318,8 +318,8 @@ impl DurableRun<'_> {
         if let Some(stop) = &self.stop {
             return if is_stopping { since + LONG } else { stop.next_deadline(self.progressed) };
         }
-        // If the start time is unknown, the status cannot show the start. This deadline would then stay in the past,
-        // and the loop would run without a pause.
+        // The status cannot show an unknown start. Without this check, the deadline would stay in the past, and the
+        // loop would never pause.
         if !self.shown && self.started.is_some() {
             return since + SHOW_PROGRESS_AFTER;
         }
@@ -328,7 +328,7 @@ impl DurableRun<'_> {
         due.unwrap_or_else(|| since + LONG)
     }
 
-    /// Returns the deadline for the machine's answer. Output can arrive before the answer, and extends the deadline.
+    /// Returns the deadline for the machine's answer. Output that arrives before the answer extends the deadline.
     fn answer_due(&self, conversation: &Conversation) -> Instant {
         let asked = conversation.session.fed().unwrap_or(conversation.asked);
         self.progressed.map_or(asked, |at| at.max(asked)) + ANSWER_DEADLINE + conversation.session.slack()
@@ -373,8 +373,8 @@ pub(super) fn elsewhere(reached: &LauncherConnection) -> String {
     format!("another host answers under this name: {} with boot id {}", reached.address(), reached.known.facts.boot_id)
 }
 
-/// Returns a future that writes the progress to the status while the loop reads output. If this write is lost, the next
-/// reattach repeats the write. The write of the result also contains the progress.
+/// Returns a future that writes the progress to the status. If the write is lost, the next reattach repeats it, or the
+/// write of the result includes the progress.
 fn show<'a>(context: &'a Context, key: &ExecutionKey, token: &str, status: CommandExecutionStatus) -> Progress<'a> {
     let (key, token) = (key.clone(), token.to_owned());
     Box::pin(async move { context.cluster.write_as_holder(&key, &token, &status).await })

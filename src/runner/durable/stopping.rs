@@ -11,15 +11,14 @@ use crate::launcher::{self, Answer, Uid};
 
 use super::clock::centiseconds;
 
-/// Maximum time from a stop request to the machine's report of the remaining processes. The machine sends KILL after
-/// the grace period, and reports a moment later.
+/// Maximum time from a stop request to the machine's report of the remaining processes. Includes the grace period
+/// between TERM and KILL.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause before the next stop request if the machine did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Maximum number of stop requests.
 const TRIES: u32 = 5;
-/// Maximum time to wait for the end of the command after a stop request. The time restarts when the machine answers the
-/// request, and when more output arrives.
+/// Maximum wait for the end of the command after a stop request. The machine's answer and more output restart the wait.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A command that Writ is stopping.
@@ -60,8 +59,7 @@ impl Stop {
         matches!(self.report, Some(StopReport::Left(_)))
     }
 
-    /// Records that a stop request is being sent. The request counts even if no answer arrives, or if the session of
-    /// the command ends first.
+    /// Records that a stop request is being sent. The request counts even without an answer.
     pub fn note_asked(&mut self) {
         self.tries = self.tries.saturating_add(1);
         self.asked = Some(Instant::now());
@@ -80,7 +78,8 @@ impl Stop {
         matches!(self.report, Some(StopReport::Left(left)) if left > 0)
     }
 
-    /// Returns the time of the next check. `progressed` is the time of the last received output.
+    /// Returns the time of the next stop request. If no more stop requests follow, returns the deadline for the end of
+    /// the command. `progressed` is the time of the last received output.
     pub fn next_deadline(&self, progressed: Option<Instant>) -> Instant {
         let asked = self.asked.unwrap_or_else(Instant::now);
         match self.report {
@@ -90,13 +89,13 @@ impl Stop {
         }
     }
 
-    /// Returns the time until which Writ waits for the end of the command. The machine reports this end after all
-    /// output, so output extends the wait.
+    /// Returns the deadline for the end of the command. Output extends the deadline, because the machine reports the
+    /// end after all output.
     fn over_at(&self, asked: Instant, progressed: Option<Instant>) -> Instant {
         progressed.map_or(asked, |progressed| progressed.max(asked)) + END_DEADLINE
     }
 
-    /// Returns true if the wait is over: Writ sends no more stop requests, and the machine did not report the end in
+    /// Returns true if Writ sends no more stop requests, and if the machine did not report the end of the command in
     /// time.
     pub fn is_over(&self, progressed: Option<Instant>) -> bool {
         let asked_enough = self.is_answered() || self.tries >= TRIES;

@@ -4,8 +4,8 @@ use super::tests::*;
 use super::*;
 use crate::fleet::SettingsChange;
 
-/// Two executions are connecting, the third is queued, and the fourth comes from the same manifest a moment later. All
-/// four were created before the fault was known, or at most 1 s later, so all four are refused.
+/// The fault ends all four executions of one manifest: two connect, one is queued, and one is created 1 s after the
+/// fault became known.
 #[test]
 fn executions_created_before_the_fault_was_known_end_alike() {
     let now = Instant::now();
@@ -20,8 +20,7 @@ fn executions_created_before_the_fault_was_known_end_alike() {
     }
 }
 
-/// A second attempt fails for another reason while the fault is known. The execution of the second attempt ends, like
-/// the execution of the first attempt.
+/// Two executions are connecting, and only the first attempt finds the fault. The fault ends both executions.
 #[test]
 fn an_execution_that_returns_to_the_queue_of_a_faulty_machine_ends_as_the_others() {
     let now = Instant::now();
@@ -66,8 +65,7 @@ fn executions_that_waited_while_the_machine_was_in_order_go_on_waiting() {
     waits_for_repair(&queues, "a");
     waits_for_repair(&queues, "b");
     is_refused(&queues, "c");
-    // Execution `d` was created in the second in which the machine was last in order, and is refused. Execution `e` is
-    // older, so it waits.
+    // The machine was last online in second 500. Only executions from before this second wait for the repair.
     assert_eq!(queues.add(work("d", 500), at(now)), Added::Refused);
     assert_eq!(queues.add(work("e", 499), at(now)), Added::Queued);
     starts_nothing(&mut queues, now + Duration::from_secs(3600));
@@ -120,8 +118,7 @@ fn nothing_starts_before_the_machine_was_read() {
     assert_eq!(starts(&mut queues, now).key.name, "a");
 }
 
-/// Responses of the API server can arrive in another order than the order in which the API server sent them. The
-/// settings of the newest generation stay.
+/// A read of an older generation can arrive late. The settings of the newest generation stay.
 #[test]
 fn an_older_read_of_a_machine_changes_no_settings() {
     let queues = queues(vec![]);

@@ -303,8 +303,7 @@ fn who_has_much_waiting_takes_turns_with_who_has_little() {
         queues.mark_connected(&machine(), at(now));
         queues.finish(work, None, at(now));
         if order.len() == 6 {
-            // A requester that queues one execution after the other does not overtake a requester that always has
-            // queued executions.
+            // A requester that adds one execution after another does not overtake the other requesters.
             queues.add(of("joe", "o1", 300), at(now));
         }
     }

@@ -54,8 +54,7 @@ pub(super) fn first_key(file: &[u8]) -> Result<Block, CredentialsError> {
             "RSA PRIVATE KEY" => break Form::Pkcs1,
             "EC PRIVATE KEY" => break Form::Sec1,
             "DSA PRIVATE KEY" => return Err(CredentialsError::Unsupported("ssh-dss".to_owned())),
-            // Other blocks are skipped: `openssl ecparam -genkey` writes the parameters before the key, and other
-            // programs write a certificate before the key.
+            // Skips other blocks before the key, for example the parameters that `openssl ecparam -genkey` writes.
             _ => {}
         }
     };
@@ -91,9 +90,9 @@ fn no_key(text: &str) -> CredentialsError {
     CredentialsError::Unparsable
 }
 
-/// Reads the lines up to the END line: optional headers, then base64. `most` is the capacity of the first buffer. Both
-/// buffers have enough capacity from the start, because a buffer that grows would leave copies of the key in memory.
-/// Both buffers are wiped when they are dropped.
+/// Reads the lines up to the END line: optional headers, then base64. `most` is the maximum size of the base64, in
+/// bytes. No buffer grows, because a growing buffer would leave copies of the key in memory. All buffers are wiped when
+/// they are dropped.
 fn body<'a>(
     lines: impl Iterator<Item = &'a str>,
     most: usize,

@@ -15,8 +15,8 @@ use russh::keys::pkcs8::decode_pkcs8;
 
 use super::error::CredentialsError;
 
-/// Maximum number of PBKDF2 rounds. openssl uses 2048 rounds, and OWASP recommends 600,000. The author of the Secret
-/// chooses the number. Without this maximum, the author could keep a thread busy for hours.
+/// Maximum number of PBKDF2 rounds. openssl uses 2048 rounds, and OWASP recommends 600,000. Without this maximum, the
+/// author of a Secret could keep a thread busy for hours.
 const MAX_PBKDF2_ROUNDS: u32 = 1_000_000;
 
 /// rsaEncryption (RFC 8017).
@@ -40,8 +40,7 @@ const OTHERS: [(ObjectIdentifier, &str); 5] = [
     (ObjectIdentifier::new_unwrap("1.3.132.0.10"), "ECDSA on secp256k1"),
 ];
 
-/// Reads an unencrypted key in PKCS#8 or SEC 1. Like OpenSSL, ignores which of these formats the label of the block
-/// names.
+/// Reads an unencrypted key in PKCS#8 or SEC 1. As with OpenSSL, the label of the block may name the other format.
 pub(super) fn parse(der: &[u8]) -> Result<PrivateKey, CredentialsError> {
     decode_pkcs8(der, None).map_err(|_| problem(der))
 }
@@ -89,8 +88,7 @@ fn check_cost(scheme: &EncryptionScheme) -> Result<(), CredentialsError> {
     }
 }
 
-/// Returns the error for a key that cannot be used: `Unsupported` with the key's type if Writ does not use this type,
-/// otherwise `Unparsable`.
+/// Returns `Unsupported` with the type of the key if Writ does not use this type, otherwise `Unparsable`.
 fn problem(der: &[u8]) -> CredentialsError {
     let Ok(key) = PrivateKeyInfoRef::try_from(der) else { return CredentialsError::Unparsable };
     let curve = (key.algorithm.oid == EC).then(|| key.algorithm.parameters_oid().ok()).flatten();
@@ -102,8 +100,7 @@ fn problem(der: &[u8]) -> CredentialsError {
     CredentialsError::Unsupported(name.map_or_else(|| oid.to_string(), |(_, name)| (*name).to_owned()))
 }
 
-/// Returns the error for an encrypted key that cannot be decoded: `Encryption` if its outer structure is complete,
-/// otherwise `Unparsable`.
+/// Returns `Encryption` if the outer structure of the encrypted key is complete, otherwise `Unparsable`.
 fn sealed_problem(der: &[u8]) -> CredentialsError {
     if is_whole_frame(der) { CredentialsError::Encryption } else { CredentialsError::Unparsable }
 }

@@ -1,6 +1,5 @@
-//! Opens keys with the legacy encryption of OpenSSH and OpenSSL (`Proc-Type: 4,ENCRYPTED`). The key of the cipher is
-//! MD5 over passphrase and salt. The cipher is a block cipher in CBC mode. This encryption protects little. The
-//! decryption takes little time, so no maximum number of rounds is necessary.
+//! Opens keys with the legacy encryption of OpenSSH and OpenSSL (`Proc-Type: 4,ENCRYPTED`): AES in CBC mode, with a key
+//! from MD5. The decryption is fast, so no maximum number of rounds is necessary.
 
 use aes::{Aes128, Aes192, Aes256};
 use cbc::Decryptor;

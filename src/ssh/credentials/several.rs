@@ -39,11 +39,13 @@ impl fmt::Display for EntryError {
 }
 
 impl Credentials {
-    /// Reads the keys of a Secret. Ignores a key that an earlier entry already holds. Ignores a certificate that is not
-    /// valid now if another key can be used.
+    /// Reads the keys of a Secret. Skips these keys:
+    ///
+    /// - a key that an earlier entry holds with the same certificate
+    /// - a key whose certificate is not valid now, if another key can be used
     ///
     /// # Errors
-    /// The first error. A certificate that is not valid now is an error only if no key can be used.
+    /// The first error. If no key can be used, the first certificate that is not valid now is an error.
     ///
     /// # Caveats
     /// Blocks like [`Credentials::parse`].

@@ -1,6 +1,6 @@
-//! Keys in OpenSSH's format whose ECDSA scalar is short. OpenSSH writes a scalar without its leading zero bytes.
-//! ssh-key refuses a scalar of fewer than 32 bytes, which one P-256 key in 512 has. Writ therefore pads such a scalar
-//! before ssh-key reads the key.
+//! Reads ECDSA keys in OpenSSH's format whose scalar (the secret number) is short. OpenSSH omits the leading zero bytes
+//! of a scalar. One P-256 key in 512 therefore has a scalar of fewer than 32 bytes, which ssh-key refuses. Writ pads
+//! the scalar before ssh-key reads the key.
 
 #[cfg(test)]
 mod tests;
@@ -10,17 +10,15 @@ use russh::keys::ssh_encoding::Encode as _;
 use russh::keys::ssh_key;
 use zeroize::Zeroizing;
 
-/// Start of each container (decoded key file in OpenSSH's format) that is not encrypted and has one key: cipher and key
-/// derivation `none`, no options.
+/// Start of an unencrypted container with one key. A container is a decoded key file in OpenSSH's format.
 const PLAIN: &[u8] = b"openssh-key-v1\0\0\0\0\x04none\0\0\0\x04none\0\0\0\0\0\0\0\x01";
-/// Length in bytes of the two check numbers at the start of the secret section.
+/// Length in bytes of the two check numbers at the start of the secret section. This section contains the private key.
 const CHECKS: usize = 8;
-/// Minimum length of a scalar that ssh-key reads, in bytes. P-256 has this size. ssh-key itself pads longer scalars to
-/// the size of the other curves.
+/// Minimum length of a scalar that ssh-key reads, in bytes: the full length for P-256. Writ pads only shorter scalars.
 const MIN_SCALAR: usize = 32;
 /// Block size of a section that is not encrypted, in bytes.
 const BLOCK: usize = 8;
-/// Maximum number of filling bytes at the end of the secret section that ssh-key accepts. The filling aligns the
+/// Maximum number of filling bytes that ssh-key accepts at the end of the secret section. The filling aligns the
 /// section to its block size.
 const MAX_FILLING: usize = 16;
 /// Length in bytes of the tag that AES-GCM and ChaCha20-Poly1305 put at the end of the container.
@@ -63,8 +61,8 @@ fn plain(public: &[u8], section: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(container)
 }
 
-/// Returns the secret section with a padded scalar. Returns `None` if the section needs no padding or is broken. A
-/// scalar of zero stays empty, and ssh-key refuses this scalar.
+/// Returns the secret section with a padded scalar. Returns `None` if the section needs no padding, is broken, or has a
+/// scalar of zero, which has no bytes.
 fn pad_section(section: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut rest = section.get(CHECKS..)?;
     if !take(&mut rest)?.starts_with(b"ecdsa-sha2-") {

@@ -58,8 +58,7 @@ pub(super) fn check(
     if matches!(certificate.signature().algorithm(), Algorithm::Rsa { hash: None }) {
         return Err(CertificateProblem::Sha1);
     }
-    // This call also checks a time, and receives the start of the validity period as the time. The call therefore fails
-    // only if the signature is wrong or the period is empty.
+    // At the time `valid_after`, this call fails only if the signature is wrong or the validity period is empty.
     let signed = certificate.validate_at(certificate.valid_after(), &[signer.fingerprint(HashAlg::Sha256)]);
     let is_ever_valid = certificate.valid_after() < certificate.valid_before();
     if signed.is_err() && is_ever_valid {
@@ -105,11 +104,11 @@ fn check_names(principals: &[String], name: &str) -> Result<(), CertificateProbl
 }
 
 /// Returns true if the pattern matches the text. Follows match_pattern() of OpenSSH, and is case-sensitive. `*` stands
-/// for any text, `?` for any one character. The time grows at most with the product of both lengths, because the
-/// certificate can come from an attacker.
+/// for any text, `?` for any one character. The time grows at most with the product of both lengths, even if an
+/// attacker chooses the pattern.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut position) = (0, 0);
-    // Position of the last star, and the end of the text that this star matched so far.
+    // Position of the most recent `*` in the pattern, and end of the text that this `*` matches so far.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = text.get(position) {
         match pattern.get(at) {

@@ -17,7 +17,7 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![v4, v6]
 }
 
-/// Returns an address with the same first `same` bits. `bits` selects the other bits to change.
+/// Returns `address` with changed bits. `bits` selects the bits to change. The first `same` bits stay.
 fn neighbour(address: IpAddr, bits: u128, same: u32) -> IpAddr {
     let changes = bits & u128::MAX.checked_shr(same).unwrap_or(0);
     match address {
@@ -96,7 +96,7 @@ fn without_a_word_machines_are_everywhere_but_where_none_is() {
         ("10.96.0.1", "the Kubernetes API server"),
     ] {
         match address {
-            // The message names the wider range first. The test allows the wider range, so that the message names the
+            // This address is in two refused ranges. The test allows the wider range, so that the message names the
             // narrower range.
             "169.254.169.254" => refuses(&["169.254.0.0/16"], &[], address, why),
             _ => refuses(&[], &[], address, why),
@@ -118,8 +118,7 @@ fn a_refusal_is_lifted_only_by_a_range_within_it() {
     permits(&["10.96.0.1/32"], &[], "10.96.0.1");
     refuses(&["::/0"], &[], "::1", "loopback");
     permits(&["::1/128"], &[], "::1");
-    // Each refusal must be lifted. An allowed link-local range does not lift the refusal of the metadata service in
-    // this range.
+    // The metadata service is in two refused ranges. An allowed link-local range lifts only one refusal.
     permits(&["169.254.0.0/16"], &[], "169.254.1.1");
     refuses(&["169.254.0.0/16"], &[], "169.254.169.254", "metadata");
     permits(&["169.254.169.254"], &[], "169.254.169.254");
@@ -159,7 +158,7 @@ fn an_ipv4_address_in_ipv6_clothes_is_judged_as_what_it_is() {
     refuses(&[], &["10.0.0.0/8"], "::ffff:10.0.0.1", "--deny-cidr");
     // A range that allows all of IPv6 does not allow the IPv4 addresses inside IPv6 addresses.
     refuses(&["192.0.2.0/24", "::/0"], &[], "::ffff:10.0.0.1", "none of the ranges");
-    // A denied IPv6 range also applies to its addresses that reach IPv4.
+    // A denied IPv6 range also applies to an IPv6 address that contains an IPv4 address.
     refuses(&[], &["64:ff9b::/96"], "64:ff9b::10.0.0.1", "--deny-cidr");
 }
 

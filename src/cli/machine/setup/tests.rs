@@ -98,8 +98,8 @@ fn a_machine_to_go_through_may_forward_and_a_certificate_is_told_of() {
     assert!(text.contains("TrustedUserCAKeys") && text.contains("no sudo lines are needed"));
 }
 
-/// In sudoers, ALL means every user, and `,` and `!` build lists and exclusions. A `runAs` with such a meaning gets no
-/// sudo line. In other user names, special characters are escaped.
+/// A `runAs` with a special meaning in sudoers (ALL, `,` or `!`) gets no sudo line. In other user names, special
+/// characters are escaped.
 #[test]
 fn a_user_of_a_directory_service_is_no_other_grant() {
     for (run_as, line) in [
@@ -118,8 +118,8 @@ fn a_user_of_a_directory_service_is_no_other_grant() {
     }
 }
 
-/// The API server accepts a line break in a parameter's value, because the CRD limits only the length of the value.
-/// Writ ignores such a rule. `writ machine setup` must not print the second line of the value.
+/// The CRD limits only the length of a parameter's value, so the API server accepts a line break. Writ ignores such a
+/// rule. `writ machine setup` must not print the second line of the value.
 #[test]
 fn a_value_cannot_add_a_line_to_sudoers() {
     let rules: Vec<WhitelistRule> = serde_json::from_value(json!([

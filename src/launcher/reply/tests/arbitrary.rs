@@ -36,7 +36,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     vec(part, 1..4).prop_map(|parts| parts.concat()).prop_filter("the nonce", has_no_nonce)
 }
 
-/// Pieces of a reply: true if the piece is from standard error, and its number of bytes.
+/// Pieces of a reply. Each piece has a flag (true for standard error) and a number of bytes.
 fn pieces() -> impl Strategy<Value = Vec<(bool, usize)>> {
     vec((any::<bool>(), prop_oneof![1..4_usize, 1..100_usize]), 1..30)
 }
@@ -45,8 +45,7 @@ fn read_pieces(sent: &Sent, pieces: &[(bool, usize)]) -> Said {
     let (mut reply, mut said) = (reply_from(Offsets::default()), Said::default());
     let mut rest = [&sent.stdout[..], &sent.stderr[..]];
     while rest.iter().any(|stream| !stream.is_empty()) {
-        // The random pieces can all be from one stream. Each round therefore also reads a piece of each stream, so that
-        // the loop ends.
+        // Each round also reads a piece of each stream, so that the loop ends.
         for (is_stderr, size) in pieces.iter().chain(&[(false, 10), (true, 10)]) {
             let stream = rest[usize::from(*is_stderr)];
             let (piece, behind) = stream.split_at((*size).min(stream.len()));
@@ -88,7 +87,7 @@ proptest! {
     }
 
     /// If foreign text is inserted at a possible position, the reader emits no wrong byte. The reply is complete only
-    /// if the foreign text is at its end. Only foreign text that contains the nonce could break these two rules.
+    /// if the foreign text is at the end of a stream.
     #[test]
     fn text_of_others_is_no_output(
         stdout in text(), stderr in text(), sizes in vec(0..60_usize, 0..5), runs in any::<bool>(), pieces in pieces(),
@@ -106,8 +105,8 @@ proptest! {
         prop_assert!(!said.complete || (said.stdout, said.stderr) == (stdout, stderr));
     }
 
-    /// Reads parts of a reply in any order. The result does not depend on the size of the pieces, and the reader emits
-    /// no more bytes than it received.
+    /// The result does not depend on the size of the pieces, even for a hostile reply. The reader emits no more bytes
+    /// than it received.
     #[test]
     fn size_of_pieces_makes_no_difference(
         stdout in hostile(), stderr in hostile(), size in 1..50_usize, stderr_first in any::<bool>()

@@ -76,8 +76,8 @@ async fn thirty_two_viewers_get_equal_digests_and_one_that_stops_delays_nobody()
     }
     assert!(live.usage().memory_bytes < 6 * MIB as u64, "a viewer that does not read holds no memory");
     assert_eq!(watch(&mut stopped, Stdout, length as u64).await.sha256, digest, "it resumes where it was");
-    // The claim ends only now, because the files stay for only 60 s after the end. A slow machine needs longer for
-    // these digests.
+    // A slow machine needs more than 60 s for the digests. The claim ends only after them, because the files stay for
+    // only 60 s after the end.
     claim.ended(ended());
     assert_eq!(all(stopped).await, [LiveEvent::Ended(ended())]);
 }

@@ -5,9 +5,11 @@ use super::super::tests::{PKCS8, SCRYPT};
 use super::super::{Credentials, CredentialsError};
 use super::*;
 
-/// Returns a key file of this directory. `ssh-keygen -m PKCS8` made rsa.pem and p256.pem, and openssl 3.0 made the
-/// other files. Files whose names start with the same word hold the same key: encrypted by `openssl pkcs8 -topk8` with
-/// the passphrase `correct horse`, or in the format PKCS#1 or SEC 1.
+/// Returns a key file of this directory. Files whose names start with the same word hold the same key. The passphrase
+/// is `correct horse`.
+///
+/// - `ssh-keygen -m PKCS8` made rsa.pem and p256.pem.
+/// - openssl 3.0 made the other files. `openssl pkcs8 -topk8` encrypted the PKCS#8 files.
 macro_rules! key {
     ($name:literal) => {
         include_str!(concat!($name, ".pem"))
@@ -82,8 +84,8 @@ fn a_key_with_too_many_rounds_is_not_opened() {
     assert_eq!(open(key!("ed25519_slow"), Some(PASSPHRASE)), Err(slow));
 }
 
-/// The salt of scrypt contains the identifier of PBKDF2 with one round. A check that only searches for this identifier
-/// would accept the key.
+/// A key is encrypted with scrypt, but the salt contains the identifier of PBKDF2 with one round. A check that only
+/// searches for this identifier would accept the key.
 #[test]
 fn the_cost_is_that_of_the_function_that_is_used() {
     const DECOY: [u8; 18] =
@@ -132,8 +134,7 @@ fn a_key_that_is_cut_off_does_not_parse() {
 }
 
 proptest! {
-    /// A key with a few changed bytes is refused or is another key. Parsing never takes long and never panics. The
-    /// maximum number of rounds applies even if a change affects the number of rounds.
+    /// A key with a few changed bytes is refused or is another key. Parsing never takes long and never panics.
     #[test]
     fn hostile_bytes_are_refused_or_a_key(
         which in 0usize..6,
@@ -148,7 +149,7 @@ proptest! {
         let _ = parse(&bytes);
         let _ = parse_rsa(&bytes);
         if let Ok(sealed) = EncryptedPrivateKeyInfoRef::try_from(&bytes[..]) {
-            // Keys that take up to a second to open are skipped.
+            // The test does not open keys with more than 4096 rounds, because each could take up to a second.
             let rounds = match sealed.encryption_algorithm.pbes2().map(|parameters| &parameters.kdf) {
                 Some(Kdf::Pbkdf2(pbkdf2)) => pbkdf2.iteration_count,
                 _ => 0,

@@ -7,9 +7,12 @@ use super::super::tests::ENCRYPTED;
 use super::super::{Credentials, CredentialsError, pkcs8 as der};
 use super::*;
 
-/// Returns a key file of this directory. `ssh-keygen -t ecdsa -b 256` made p256, whose scalar has 31 bytes. All other
-/// files hold the same key. `openssl pkcs8 -topk8` made p256_pkcs8_aes256.pem. `ssh-keygen -p` made the other files,
-/// with `-Z`, `-m PEM` and `-m PKCS8`. The passphrase is `correct horse`.
+/// Returns a key file of this directory. All files hold the same P-256 key, whose scalar has 31 bytes. The passphrase
+/// is `correct horse`.
+///
+/// - `ssh-keygen -t ecdsa -b 256` made p256.
+/// - `openssl pkcs8 -topk8` made p256_pkcs8_aes256.pem.
+/// - `ssh-keygen -p` made the other files, with `-Z`, `-m PEM` and `-m PKCS8`.
 macro_rules! key {
     ($name:literal) => {
         include_str!(concat!("p256", $name))
@@ -30,7 +33,7 @@ fn bytes(key: &str) -> Vec<u8> {
     first_key(key.as_bytes()).ok().unwrap().bytes.to_vec()
 }
 
-/// Returns the key with this scalar. Its SEC 1 form has no public half, so the reader computes the public half.
+/// Returns the key with this scalar. The SEC 1 form in `body` has no public key, so `parse` computes the public key.
 fn key_with(curve: &str, scalar: &[u8]) -> PrivateKey {
     let field = |tag: u8, body: &[u8]| [&[tag, u8::try_from(body.len()).unwrap()][..], body].concat();
     let curve = ObjectIdentifier::new(curve).unwrap();
@@ -92,7 +95,7 @@ fn a_wrong_passphrase_is_still_named() {
 fn only_the_scalar_and_the_filling_change() {
     let short = bytes(key!(""));
     let padded = pad(&short).unwrap();
-    // The scalar grows by one byte. The filling was empty and has seven bytes now.
+    // The padding adds one byte to the scalar, and seven bytes to the empty filling.
     assert_eq!(padded.len(), short.len() + 8);
     assert_eq!(*padded, *PrivateKey::from_bytes(&padded).unwrap().to_bytes().unwrap());
     assert_eq!(parse(&short).unwrap().comment().as_str_lossy(), "a comment");
@@ -124,8 +127,8 @@ fn a_scalar_of_zero_and_a_wrong_filling_are_refused() {
         section.extend(filling);
         parse(&plain(&public, &section).unwrap())
     };
-    // The other fields have 120 bytes. A scalar of 30 bytes therefore needs the filling 1, 2 up to the block size of 8
-    // bytes.
+    // A section with a scalar of 30 bytes has 150 bytes. The filling `[1, 2]` extends the section to 152 bytes, a
+    // multiple of 8.
     assert!(scalar_and_comment(&[1; 30], &[1, 2]).is_ok());
     assert!(scalar_and_comment(&[1; 30], &[1, 1]).is_err());
     assert!(scalar_and_comment(&[1; 30], &[2, 3]).is_err());
@@ -134,7 +137,8 @@ fn a_scalar_of_zero_and_a_wrong_filling_are_refused() {
 }
 
 proptest! {
-    /// Any number of missing zero bytes at the start is restored, on each curve and with each length of the filling.
+    /// Writ reads a scalar without its 1 to 31 leading zero bytes, on each curve. The random length of the comment
+    /// varies the number of filling bytes at the end of the section.
     #[test]
     fn each_scalar_is_read_as_it_was_written(
         which in 0usize..3,
