@@ -32,6 +32,10 @@ const MAX_LINE: usize = 8 * 1024;
 /// stream in memory.
 const MAX_FRAME: u64 = 1 << 20;
 
+/// Maximum ratio of the kept memory to the length of the next frame. Above this ratio, the reader frees the memory. A
+/// command with little output then does not keep the memory of an earlier long frame.
+const MAX_SLACK: usize = 4;
+
 /// An event of a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReplyEvent<'a> {
@@ -121,6 +125,10 @@ impl Stream {
             return Err(ReplyError::BadLengths);
         }
         self.state = if length == 0 { State::Mark } else { State::Frame(length) };
+        if self.frame.capacity() > MAX_SLACK.saturating_mul(length) {
+            self.frame = Vec::new();
+        }
+        self.frame.reserve_exact(length);
         Ok(())
     }
 }
@@ -253,12 +261,15 @@ impl Reply {
             Which::Stderr => &mut self.stderr,
         };
         if !stream.frame.is_empty() {
-            let frame = std::mem::take(&mut stream.frame);
+            let mut frame = std::mem::take(&mut stream.frame);
             stream.offset = stream.offset.checked_add(frame.len() as u64).ok_or(ReplyError::BadLengths)?;
             sink(match which {
                 Which::Stdout => ReplyEvent::Stdout(&frame),
                 Which::Stderr => ReplyEvent::Stderr(&frame),
             });
+            // The next frame reuses the memory of this frame.
+            frame.clear();
+            stream.frame = frame;
         }
         if matches!(which, Which::Stderr) {
             return Ok(());

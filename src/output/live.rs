@@ -54,7 +54,7 @@ pub use live_output::{LiveOutput, LiveRead, LiveUsage};
 pub(super) use publisher::{Publisher, Room};
 pub(super) use reader::{Piece, StreamReader};
 pub use registry::SubscribeError;
-pub(super) use stream::append_within;
+pub(super) use stream::CHUNK_BYTES;
 pub use viewer::Viewer;
 
 /// Directory and maximum size of the spill files, which hold large outputs while the commands run.

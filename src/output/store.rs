@@ -284,9 +284,9 @@ impl Store {
     }
 
     /// Writes a small stream in one call.
-    pub(super) async fn put(&self, key: &OutputKey, sha256: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, key: &OutputKey, sha256: &str, bytes: PutPayload) -> Result<(), StoreError> {
         let location = self.execution_prefix(key).join(sha256);
-        self.with_deadline("write", self.inner.objects.put(&location, PutPayload::from(bytes))).await.map(drop)
+        self.with_deadline("write", self.inner.objects.put(&location, bytes)).await.map(drop)
     }
 
     /// Starts to write a large stream under a unique name.

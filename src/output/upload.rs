@@ -22,16 +22,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{MultipartUpload, PutPayload};
+use object_store::{MultipartUpload, PutPayloadMut};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::live::{GapReason, Piece, StreamReader, append_within};
+use super::live::{CHUNK_BYTES, GapReason, Piece, StreamReader};
 use super::store::{Store, StoreError};
 use super::{OutputKey, PerStream, StreamKind};
 
 /// Size of a part, in bytes. S3 requires at least 5 MiB for each part except the last, and allows at most 10,000 parts.
 const PART_BYTES: usize = 5 << 20;
+/// Minimum size of bytes that a part takes without a copy.
+const MIN_SHARED_BYTES: usize = CHUNK_BYTES;
 /// Interval between checks for a finished part, while a result waits for the store.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of queued [`UploadCommand`]s: one `Follow` for each of the two streams, and one `Finish`.
@@ -222,8 +224,8 @@ struct Task {
 struct Stream {
     /// The source. `None` if the stream is not stored, or has been read to its end.
     reader: Option<StreamReader>,
-    /// Bytes of the next part. For a small stream, all of its bytes.
-    buffer: Vec<u8>,
+    /// Bytes of the next part. For a small stream, all of its bytes. Whole chunks share the memory of the live stream.
+    buffer: PutPayloadMut,
     /// Number of bytes that were read.
     bytes: u64,
     /// The multipart upload, while it is open.
@@ -287,7 +289,7 @@ impl Task {
             let Some(reader) = &mut self.streams.of_mut(kind).reader else { continue };
             match reader.next_piece().await {
                 Piece::Bytes(bytes) => {
-                    self.append(kind, &bytes).await?;
+                    self.append(kind, bytes).await?;
                     has_read = true;
                 }
                 Piece::Later => {}
@@ -300,19 +302,21 @@ impl Task {
         Ok(has_read)
     }
 
-    async fn append(&mut self, kind: StreamKind, bytes: &Bytes) -> Result<(), NotStored> {
+    async fn append(&mut self, kind: StreamKind, mut bytes: Bytes) -> Result<(), NotStored> {
         let stream = self.streams.of_mut(kind);
         stream.bytes = stream.bytes.saturating_add(bytes.len() as u64);
         if self.store.max_bytes().is_some_and(|max| stream.bytes > max) {
             return Err(NotStored::TooLarge);
         }
-        let mut rest: &[u8] = bytes;
-        while !rest.is_empty() {
-            let stream = self.streams.of_mut(kind);
-            let (now, later) = rest.split_at(rest.len().min(PART_BYTES - stream.buffer.len()));
-            append_within(&mut stream.buffer, now, PART_BYTES);
-            rest = later;
-            if stream.buffer.len() == PART_BYTES {
+        while !bytes.is_empty() {
+            let buffer = &mut self.streams.of_mut(kind).buffer;
+            let now = bytes.split_to(bytes.len().min(PART_BYTES - buffer.content_length()));
+            match now.len() {
+                // A slice of a chunk would keep the memory of the whole chunk.
+                ..MIN_SHARED_BYTES => buffer.extend_from_slice(&now),
+                _ => buffer.push(now),
+            }
+            if buffer.content_length() == PART_BYTES {
                 self.send_part(kind).await.map_err(|error| self.failure(&error))?;
             }
         }
@@ -332,7 +336,7 @@ impl Task {
                 upload
             }
         };
-        let part = upload.put_part(PutPayload::from(std::mem::take(&mut stream.buffer)));
+        let part = upload.put_part(std::mem::take(&mut stream.buffer).freeze());
         stream.upload = Some(upload);
         self.store.with_deadline("write a part", part).await?;
         self.parts.fetch_add(1, Ordering::Relaxed);
@@ -358,7 +362,7 @@ impl Task {
     async fn complete_stream(&mut self, kind: StreamKind, sha256: &str) -> Result<(), StoreError> {
         let stream = self.streams.of_mut(kind);
         if stream.upload.is_none() {
-            return self.store.put(&self.key, sha256, std::mem::take(&mut stream.buffer)).await;
+            return self.store.put(&self.key, sha256, std::mem::take(&mut stream.buffer).freeze()).await;
         }
         if !stream.buffer.is_empty() {
             self.send_part(kind).await?;
@@ -390,7 +394,7 @@ impl Task {
     async fn clean_up(mut self) {
         for kind in StreamKind::ALL {
             let stream = self.streams.of_mut(kind);
-            stream.buffer = Vec::new();
+            stream.buffer = PutPayloadMut::new();
             if let Some(mut upload) = stream.upload.take() {
                 let _ = self.store.with_deadline("abort", upload.abort()).await;
             } else if let Some(partial) = &stream.partial {

@@ -10,12 +10,15 @@ use super::GapReason;
 use super::spill_file::SpillFile;
 
 /// Size of the chunks in memory. Only whole chunks are written to the file or deleted.
-pub(super) const CHUNK_BYTES: usize = 32 << 10;
+pub(in crate::output) const CHUNK_BYTES: usize = 32 << 10;
 /// Maximum length of output that stays in memory only, in bytes. Most commands write less and need no file.
 pub(super) const SPILL_THRESHOLD: u64 = 64 << 10;
 /// Number of the newest bytes that memory keeps although the file has them. Viewers at the end of the stream then read
 /// no file.
 const CACHE_BYTES: u64 = 64 << 10;
+/// Number of unread bytes that stay in memory for the upload although they are in the file. An upload that is at most
+/// this far behind reads no file.
+const UPLOAD_CACHE_BYTES: u64 = 1 << 20;
 /// Number of bytes that stay in memory if there is no file. The value is similar to the scroll-back of a terminal.
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Maximum number of bytes of one stream in memory that wait for the disk or for the output store.
@@ -117,6 +120,10 @@ impl StreamBuffer {
         self.end += bytes.len() as u64;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.tail.len()));
+            if !self.chunks.is_empty() {
+                // A long stream fills the next chunk, too. One allocation then replaces several that double.
+                self.tail.reserve_exact(CHUNK_BYTES - self.tail.len());
+            }
             append_within(&mut self.tail, now, CHUNK_BYTES);
             bytes = later;
             if self.tail.len() == CHUNK_BYTES {
@@ -213,12 +220,14 @@ impl StreamBuffer {
         while !self.chunks.is_empty() {
             let chunk_end = self.memory_start + CHUNK_BYTES as u64;
             let is_written = chunk_end <= self.file_end;
+            let is_pinned = self.pinned.is_some_and(|pinned| pinned < chunk_end);
             let kept = match (is_written, is_over(memory)) {
                 (_, true) => 0,
+                (true, false) if is_pinned => UPLOAD_CACHE_BYTES,
                 (true, false) => CACHE_BYTES,
                 (false, false) => WINDOW_BYTES,
             };
-            let is_needed = self.spill == SpillState::Spilling || self.pinned.is_some_and(|pinned| pinned < chunk_end);
+            let is_needed = self.spill == SpillState::Spilling || is_pinned;
             if self.memory_bytes() <= kept.max(CHUNK_BYTES as u64) || (!is_written && is_needed) {
                 break;
             }
@@ -298,11 +307,49 @@ fn is_over(memory: &AtomicUsize) -> bool {
 
 /// Appends bytes to a vector. The capacity doubles if necessary, up to `max` bytes or the new length, whichever is
 /// larger.
-pub(in crate::output) fn append_within(vector: &mut Vec<u8>, bytes: &[u8], max: usize) {
+fn append_within(vector: &mut Vec<u8>, bytes: &[u8], max: usize) {
     let needed = vector.len() + bytes.len();
     if needed > vector.capacity() {
         let capacity = needed.max(vector.capacity().saturating_mul(2)).min(max.max(needed));
         vector.reserve_exact(capacity - vector.len());
     }
     vector.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_keeps_the_next_bytes_of_the_upload_and_no_more() {
+        let (memory, mut stream) = (AtomicUsize::new(0), StreamBuffer::new(true));
+        let chunk = vec![7; CHUNK_BYTES];
+        let file = Arc::new(SpillFile::new(1, "unused".into(), tempfile::tempfile().unwrap()));
+        let written = |stream: &mut StreamBuffer, chunks: usize| {
+            for _ in 0..chunks {
+                stream.push(&chunk, &memory);
+                stream.spill_if_long(&memory);
+                if let Some(batch) = stream.batch(1 << 20) {
+                    let bytes: usize = batch.chunks.iter().map(Bytes::len).sum();
+                    stream.written(Arc::clone(&file), bytes as u64);
+                }
+                stream.evict(&memory);
+            }
+        };
+        // The upload has read nothing, so it finds its first bytes in the file.
+        written(&mut stream, 128);
+        assert_eq!(stream.memory_bytes(), UPLOAD_CACHE_BYTES);
+        assert!(matches!(stream.find(0, CHUNK_BYTES), Found::File { .. }));
+        // An upload that is at most 1 MiB behind finds its next bytes in memory.
+        let next = stream.end() - UPLOAD_CACHE_BYTES / 2;
+        stream.pin(Some(next));
+        stream.evict(&memory);
+        assert_eq!(stream.memory_bytes(), UPLOAD_CACHE_BYTES / 2);
+        assert!(matches!(stream.find(next, CHUNK_BYTES), Found::Memory(bytes) if bytes.len() == CHUNK_BYTES));
+        // Without an upload, memory keeps only the newest bytes for viewers.
+        stream.pin(None);
+        stream.evict(&memory);
+        assert_eq!(stream.memory_bytes(), CACHE_BYTES);
+        assert_eq!(memory.load(Ordering::Relaxed) as u64, CACHE_BYTES);
+    }
 }

@@ -34,7 +34,7 @@ async fn a_folder_is_made_for_its_owner_alone_and_gives_back_what_was_put() {
     let (_folder, store) = folder();
     let mode = std::fs::metadata(store.to_string()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    store.put(&owner(), HELLO, b"hello".to_vec()).await.unwrap();
+    store.put(&owner(), HELLO, b"hello".to_vec().into()).await.unwrap();
     let mut read = Vec::new();
     store.fetch(&owner(), &record(5, HELLO), &mut read).await.unwrap();
     assert_eq!(read, b"hello");
@@ -57,9 +57,9 @@ async fn what_was_changed_is_damaged_and_what_is_not_there_is_missing() {
 async fn all_of_an_execution_is_removed_and_nothing_of_another() {
     let (_folder, store) = folder();
     let other = OutputKey { uid: "0-10".to_owned(), ..owner() };
-    store.put(&other, HELLO, b"hello".to_vec()).await.unwrap();
+    store.put(&other, HELLO, b"hello".to_vec().into()).await.unwrap();
     store.remove(&owner()).await.unwrap();
-    store.put(&owner(), HELLO, b"hello".to_vec()).await.unwrap();
+    store.put(&owner(), HELLO, b"hello".to_vec().into()).await.unwrap();
     let partial = store.begin(&owner(), StreamKind::Stdout).await.unwrap();
     std::mem::forget(partial);
     assert_eq!(names(&store).len(), 2);
@@ -74,7 +74,7 @@ async fn all_of_an_execution_is_removed_and_nothing_of_another() {
 async fn names_that_lead_elsewhere_stay_inside() {
     let (folder, store) = folder();
     let hostile = OutputKey { namespace: "..".to_owned(), uid: "../../x".to_owned() };
-    store.put(&hostile, "../y", b"hello".to_vec()).await.unwrap();
+    store.put(&hostile, "../y", b"hello".to_vec().into()).await.unwrap();
     store.remove(&hostile).await.unwrap();
     assert!(folder.path().join("made/here").exists());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
