@@ -17,7 +17,7 @@ use crate::policy::{self, CommandForm, Denial, Identity, Request, RuleSet, Verdi
 use super::CliExit;
 use super::input::{RequestInput, parse_key_value};
 use super::object_name::{parse_execution, parse_machine};
-use super::remote::{self, PolicyScope, PolicySource, RequesterTrust};
+use super::remote::{self, PolicyScope, PolicySource, ReportedTrust};
 
 /// Maximum length of a JSON line, in bytes. A usual request has much less than 100 KiB.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
@@ -152,7 +152,7 @@ impl Explain {
             Some(input) => input.clone(),
             None => self.request_input()?,
         };
-        if source.requester_trust == RequesterTrust::Untrusted {
+        if source.requester_trust == ReportedTrust::Untrusted {
             writeln!(
                 output,
                 "note: the requester is not trusted (condition RequesterKnown of a Whitelist): rules with subjects match nobody\n"
@@ -266,9 +266,9 @@ impl Explain {
         // A requester in the JSON line has priority over the requester of the flags.
         let requester = input.requested_by.as_ref().or(by_flags.as_ref()).or(source.requester.as_ref());
         let identity = match source.requester_trust {
-            RequesterTrust::Trusted => requester.map_or(Identity::Unknown, Identity::Known),
-            RequesterTrust::Untrusted => Identity::Unknown,
-            RequesterTrust::Undecided => Identity::Undecided,
+            ReportedTrust::Trusted => requester.map_or(Identity::Unknown, Identity::Known),
+            ReportedTrust::Untrusted => Identity::Unknown,
+            ReportedTrust::Undecided => Identity::Undecided,
         };
         let labels = input.machine_labels.as_ref().unwrap_or(&source.labels);
         match policy::decide(&source.rules, &request, labels, identity) {
@@ -444,7 +444,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "ops"}, "spec": {"rules": rules},
         }))
         .unwrap();
-        let exit = |text: &str, requester_trust: RequesterTrust| {
+        let exit = |text: &str, requester_trust: ReportedTrust| {
             let arguments = ["explain", "--machine", "web-1", "--as", "jane", "--", text];
             let explain = CommandLine::parse_from(arguments).explain;
             let rules = RuleSet::new(vec![compile(&whitelist).into()]);
@@ -462,9 +462,9 @@ mod tests {
             ("no", CliExit::Success, CliExit::Usage, CliExit::Denied),
             ("other", CliExit::Denied, CliExit::Denied, CliExit::Denied),
         ] {
-            assert_eq!(exit(text, RequesterTrust::Trusted).0, trusted, "{text}");
-            assert_eq!(exit(text, RequesterTrust::Untrusted).0, untrusted, "{text}");
-            let (code, printed) = exit(text, RequesterTrust::Undecided);
+            assert_eq!(exit(text, ReportedTrust::Trusted).0, trusted, "{text}");
+            assert_eq!(exit(text, ReportedTrust::Untrusted).0, untrusted, "{text}");
+            let (code, printed) = exit(text, ReportedTrust::Undecided);
             assert_eq!(code, undecided, "{text}: {printed}");
             assert_eq!(printed.starts_with("no decision yet: "), code == CliExit::Usage, "{printed}");
         }

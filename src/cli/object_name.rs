@@ -29,12 +29,9 @@ fn parse(text: &str, types: &[&str]) -> Result<String, String> {
 /// Adds advice to a NotFound error: `suggestion`, and the command that lists the existing objects. `suggestion` names a
 /// similar object, or is empty.
 pub(super) fn missing(error: ClusterError, suggestion: &str, namespace: &str, kind: &str) -> anyhow::Error {
-    match error {
-        error @ ClusterError::NotFound { .. } => anyhow::anyhow!(
-            "{error}{suggestion} (kubectl -n {namespace} get {kind} lists the existing ones; -n NAMESPACE selects another \
-             namespace)"
-        ),
-        error => error.into(),
+    match &error {
+        ClusterError::NotFound { .. } => anyhow::anyhow!("{error}{suggestion}{}", error.listing_hint(namespace, kind)),
+        _ => error.into(),
     }
 }
 

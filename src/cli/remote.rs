@@ -42,7 +42,7 @@ pub(super) struct PolicySource {
     pub requester: Option<Requester>,
     /// Request that was read from an execution in the cluster.
     pub input: Option<RequestInput>,
-    pub requester_trust: RequesterTrust,
+    pub requester_trust: ReportedTrust,
 }
 
 /// Reads policy, Machine and execution from the cluster.
@@ -93,7 +93,7 @@ async fn read_machine(cluster: &Cluster, namespace: &str, name: &str) -> anyhow:
 
 /// Trust of the controller in the requesters of a namespace. The Whitelists of the namespace report this trust.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum RequesterTrust {
+pub(super) enum ReportedTrust {
     Trusted,
     /// The controller could not check the admission policy yet, and makes no decision that depends on subjects.
     Undecided,
@@ -105,7 +105,7 @@ pub(super) enum RequesterTrust {
 /// - `Untrusted` if a condition is False,
 /// - else `Undecided` if a condition is Unknown,
 /// - else `Trusted`.
-async fn requester_trust(cluster: &Cluster, namespace: &str) -> anyhow::Result<RequesterTrust> {
+async fn requester_trust(cluster: &Cluster, namespace: &str) -> anyhow::Result<ReportedTrust> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
     let list = cluster.call(Operation::Cli, "the Whitelists", api.list(&ListParams::default())).await?;
@@ -116,9 +116,9 @@ async fn requester_trust(cluster: &Cluster, namespace: &str) -> anyhow::Result<R
     let reported: Vec<String> = known.filter_map(|condition| field(condition, "status")).collect();
     let is_reported = |status: &str| reported.iter().any(|reported| reported == status);
     Ok(match () {
-        () if is_reported("False") => RequesterTrust::Untrusted,
-        () if is_reported("Unknown") => RequesterTrust::Undecided,
-        () => RequesterTrust::Trusted,
+        () if is_reported("False") => ReportedTrust::Untrusted,
+        () if is_reported("Unknown") => ReportedTrust::Undecided,
+        () => ReportedTrust::Trusted,
     })
 }
 
@@ -156,6 +156,6 @@ pub(super) fn from_files(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource
         labels,
         requester: None,
         input: None,
-        requester_trust: RequesterTrust::Trusted,
+        requester_trust: ReportedTrust::Trusted,
     })
 }

@@ -64,6 +64,17 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
+    /// Returns the text with which a message about a missing object ends: the command that lists the existing objects of
+    /// this kind. Empty for other errors.
+    pub fn listing_hint(&self, namespace: &str, kind: &str) -> String {
+        match self {
+            ClusterError::NotFound { .. } => format!(
+                " (kubectl -n {namespace} get {kind} lists the existing ones; -n NAMESPACE selects another namespace)"
+            ),
+            _ => String::new(),
+        }
+    }
+
     pub(super) fn from_kube(target: String, error: &kube::Error, caller: &Caller) -> Self {
         match error {
             kube::Error::Api(status) if is_too_large(status.code, &status.message) => {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::api::ExecutionMode;
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::Cluster;
 use crate::ssh::{self, AddressPolicy, ConnectError, Connection, Credentials, VerifiedBy};
 
 use super::connect_failure::ConnectFailure;
@@ -34,11 +34,10 @@ type Say<'a> = &'a mut (dyn FnMut(Step) + Send);
 pub async fn check(cluster: &Cluster, network: &AddressPolicy, namespace: &str, name: &str, say: Say<'_>) -> bool {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
-        Err(error @ ClusterError::NotFound { .. }) => {
-            let remedy = "lists the existing ones; -n NAMESPACE selects another namespace";
-            return failed(say, None, "Machine", format!("{error} (kubectl -n {namespace} get machines {remedy})"));
+        Err(error) => {
+            let problem = format!("{error}{}", error.listing_hint(namespace, "machines"));
+            return failed(say, None, "Machine", problem);
         }
-        Err(error) => return failed(say, None, "Machine", error.to_string()),
     };
     let spec = &machine.spec;
     let suspended = if spec.suspend { "; suspended: nothing starts" } else { "" };

@@ -124,7 +124,7 @@ impl StreamBuffer {
                 // A long stream fills the next chunk, too. One allocation then replaces several that double.
                 self.tail.reserve_exact(CHUNK_BYTES - self.tail.len());
             }
-            append_within(&mut self.tail, now, CHUNK_BYTES);
+            append_within_chunk(&mut self.tail, now);
             bytes = later;
             if self.tail.len() == CHUNK_BYTES {
                 self.chunks.push_back(Bytes::from(std::mem::take(&mut self.tail)));
@@ -305,15 +305,14 @@ fn is_over(memory: &AtomicUsize) -> bool {
     memory.load(Ordering::Relaxed) > MAX_MEMORY_BYTES
 }
 
-/// Appends bytes to a vector. The capacity doubles if necessary, up to `max` bytes or the new length, whichever is
-/// larger.
-fn append_within(vector: &mut Vec<u8>, bytes: &[u8], max: usize) {
-    let needed = vector.len() + bytes.len();
-    if needed > vector.capacity() {
-        let capacity = needed.max(vector.capacity().saturating_mul(2)).min(max.max(needed));
-        vector.reserve_exact(capacity - vector.len());
+/// Appends bytes that fit into an unfinished chunk. The capacity doubles if necessary, up to [`CHUNK_BYTES`].
+fn append_within_chunk(chunk: &mut Vec<u8>, bytes: &[u8]) {
+    let needed = chunk.len() + bytes.len();
+    if needed > chunk.capacity() {
+        let capacity = needed.max(chunk.capacity().saturating_mul(2)).min(CHUNK_BYTES);
+        chunk.reserve_exact(capacity - chunk.len());
     }
-    vector.extend_from_slice(bytes);
+    chunk.extend_from_slice(bytes);
 }
 
 #[cfg(test)]
