@@ -41,6 +41,9 @@ const CONFLICT_TRIES: u32 = 5;
 /// Pause between reads of the execution while it is unknown if the claim is stored.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Text for a starting deadline that has passed while the machine's login did not start the command.
+pub(super) const DEADLINE_BEFORE_LOGIN: &str = "the starting deadline was over before the login let it start";
+
 /// A stored claim: the right to send the command and to write its result.
 pub(super) struct HeldClaim {
     pub key: ExecutionKey,
@@ -65,22 +68,43 @@ impl HeldClaim {
     /// Returns the reason why Writ must no longer send the command, or `None`. For example, if this process was paused
     /// after the claim, another process has perhaps adopted the claim.
     pub fn check_still_valid(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
-        let is_stale = self.decided.elapsed() > context.holders.duration();
-        let (reason, why) = if let Some(lost) = self.lost(context, is_stale) {
-            lost
-        } else if !self.is_stored_unchanged {
-            let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
-                       (kubectl apply --server-side -f crds/)";
-            // CRDs of older versions also allow this reason, so the API server can store it.
-            (Reason::PolicyBroken, why)
-        } else if !is_before_deadline(&self.execution, context.cluster.now()) {
-            (Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed")
-        } else if self.execution.is_cancelled_or_deleted() || cancel.is_cancelled() {
-            (Reason::CancelledBeforeStart, "cancelled before it started")
-        } else {
-            return None;
-        };
+        let late = "the starting deadline was over before the claim was confirmed";
+        let (reason, why) = self.obstacle(context, cancel, late)?;
         Some(LaunchProblem { reason, message: format!("{why}; nothing was sent") })
+    }
+
+    /// Returns the reason why Writ must not send the command in a further session, or `None`. Earlier sessions of this
+    /// claim did not start the command.
+    pub fn check_may_repeat(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
+        let (reason, why) = self.obstacle(context, cancel, DEADLINE_BEFORE_LOGIN)?;
+        Some(LaunchProblem { reason, message: format!("{why}; it was not started") })
+    }
+
+    /// Returns the reason why Writ must not send the command now, or `None`. `late` is the text for a starting deadline
+    /// that has passed.
+    fn obstacle(
+        &self,
+        context: &Context,
+        cancel: &CancellationToken,
+        late: &'static str,
+    ) -> Option<(Reason, &'static str)> {
+        let is_stale = self.decided.elapsed() > context.holders.duration();
+        if let Some(lost) = self.lost(context, is_stale) {
+            Some(lost)
+        } else if !self.is_stored_unchanged {
+            // CRDs of older versions also allow this reason, so the API server can store it.
+            Some((
+                Reason::PolicyBroken,
+                "the API server did not store the decision as it was made: install the CRDs of this version of writ \
+                 (kubectl apply --server-side -f crds/)",
+            ))
+        } else if !is_before_deadline(&self.execution, context.cluster.now()) {
+            Some((Reason::StartingDeadlineExceeded, late))
+        } else if self.execution.is_cancelled_or_deleted() || cancel.is_cancelled() {
+            Some((Reason::CancelledBeforeStart, "cancelled before it started"))
+        } else {
+            None
+        }
     }
 
     /// Returns the reason why a waiting login must not start the command, or `None`. Only Direct mode has such a login.

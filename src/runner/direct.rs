@@ -118,9 +118,9 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> (CommandOutcome, Option<LaunchProblem>) {
     let (mut open, mut session) = opened;
-    let mut tries = 0;
+    let (mut tries, mut refused) = (0, None);
     loop {
-        let (outcome, cause) = run_once(context, held, session, cancel.clone()).await;
+        let (outcome, cause) = run_once(context, held, session, cancel.clone(), refused.as_ref()).await;
         open.connection.close().await;
         let Termination::Refused(problem) = &outcome.ending else { return (outcome, None) };
         let problem = problem.clone();
@@ -134,23 +134,26 @@ pub(super) async fn run(
             Ok(opened) => (open, session) = opened,
             Err(problem) => return (CommandOutcome { ending: Termination::Refused(problem), ..outcome }, None),
         }
+        refused = Some(problem);
     }
 }
 
-/// Runs one session. Also returns the cause if the login did not execute the command.
+/// Runs one session. Also returns the cause if the login did not execute the command. `refused` is what the login said
+/// in the previous session.
 async fn run_once(
     context: &Context,
     held: &HeldClaim,
     session: Session,
     cancel: CancellationToken,
+    refused: Option<&LaunchProblem>,
 ) -> (CommandOutcome, Option<RefusalCause>) {
     let usable = held.redaction();
     let recorder = held.recorder(context, usable.as_ref().unwrap_or(&Redaction::default()));
     let mut run = Run::new(session, &held.decision, recorder, context.cluster.clone());
-    let requested = match usable {
-        Ok(_) => run.request(context, held, &cancel).await,
-        Err(problem) => Err(problem),
-    };
+    if let Some(problem) = usable.err().or_else(|| must_not_send(context, held, &cancel, refused)) {
+        return (run.outcome(Termination::Refused(problem), context.aborting.cancelled()).await, None);
+    }
+    let requested = run.request(held).await;
     let ending = match requested {
         Ok(()) => {
             let ending = run.watch(context, held, &cancel).await;
@@ -160,6 +163,19 @@ async fn run_once(
     };
     let cause = run.cause(&ending);
     (run.outcome(ending, context.aborting.cancelled()).await, cause)
+}
+
+/// Returns the reason why Writ must not send the command any more, or `None`.
+fn must_not_send(
+    context: &Context,
+    held: &HeldClaim,
+    cancel: &CancellationToken,
+    refused: Option<&LaunchProblem>,
+) -> Option<LaunchProblem> {
+    match refused {
+        None => held.check_still_valid(context, cancel),
+        Some(refused) => held.check_may_repeat(context, cancel).map(|problem| again::after_refusal(problem, refused)),
+    }
 }
 
 impl Run {
@@ -190,16 +206,8 @@ impl Run {
         }
     }
 
-    /// Sends the exec request, unless the command must not start any more.
-    async fn request(
-        &self,
-        context: &Context,
-        held: &HeldClaim,
-        cancel: &CancellationToken,
-    ) -> Result<(), LaunchProblem> {
-        if let Some(problem) = held.check_still_valid(context, cancel) {
-            return Err(problem);
-        }
+    /// Sends the exec request.
+    async fn request(&self, held: &HeldClaim) -> Result<(), LaunchProblem> {
         let line = marked_command_line(&held.decision, READY_WORDS);
         self.session.exec(&line).await.map_err(|error| LaunchProblem {
             reason: Reason::ExecRequestRefused,

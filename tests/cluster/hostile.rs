@@ -1,6 +1,8 @@
 //! Machines that break the rules of the protocol, which no real sshd does on demand. A fake SSH server performs the
 //! steps of a test, in order. The record must never contain more than Writ observed.
 
+use std::time::Duration;
+
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, Disconnect, Sig};
 use serde_json::json;
@@ -41,6 +43,8 @@ struct Fake {
     later: Vec<Word>,
     stdin: Vec<u8>,
     accepts_sessions: bool,
+    /// Time that the fake takes to open a session.
+    open_after: Duration,
 }
 
 impl Handler for Fake {
@@ -56,6 +60,7 @@ impl Handler for Fake {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        tokio::time::sleep(self.open_after).await;
         if self.accepts_sessions {
             reply.accept().await;
         } else {
@@ -135,6 +140,8 @@ impl Fake {
 
 /// Settings of a fake and of its Machine.
 struct Reached {
+    /// Time that the fake takes to open a session on each connection, except the first one.
+    later_open_after: Duration,
     accepts_sessions: bool,
     mode: &'static str,
     /// Bytes of standard input that the fake accepts before it grants more. sshd accepts none before it executes the
@@ -142,7 +149,8 @@ struct Reached {
     window: u32,
 }
 
-const DIRECT: Reached = Reached { accepts_sessions: true, mode: "Direct", window: 1 << 20 };
+const DIRECT: Reached =
+    Reached { later_open_after: Duration::ZERO, accepts_sessions: true, mode: "Direct", window: 1 << 20 };
 
 /// Runs a command on a fake with these steps, and returns its record.
 async fn record_of(words: Vec<Word>, accepts_sessions: bool) -> CommandExecutionStatus {
@@ -153,13 +161,14 @@ async fn record_of(words: Vec<Word>, accepts_sessions: bool) -> CommandExecution
 async fn record_of_turns(turns: Vec<Vec<Word>>, reached: Reached) -> CommandExecutionStatus {
     let case = Case::new().await;
     let (key, public) = fake_sshd::host_key(&case);
-    let Reached { accepts_sessions, mode, window } = reached;
+    let Reached { later_open_after, accepts_sessions, mode, window } = reached;
     let mut turn = 0;
     let config = Config { keys: vec![key], window_size: window, ..Config::default() };
     let port = fake_sshd::start(config, move || {
         let words = turns.get(turn).or(turns.last()).cloned().unwrap_or_default();
+        let open_after = if turn == 0 { Duration::ZERO } else { later_open_after };
         turn += 1;
-        Fake { words, later: Vec::new(), stdin: Vec::new(), accepts_sessions }
+        Fake { words, later: Vec::new(), stdin: Vec::new(), accepts_sessions, open_after }
     })
     .await;
     let machine = json!({"port": port, "hostKeys": [public], "execution": {"mode": mode}});
@@ -254,6 +263,20 @@ async fn a_request_that_is_refused_for_now_is_tried_again() {
         let status = record_of_turns(turns, DIRECT).await;
         is(&status, Phase::Succeeded, Reason::Completed, Some(0));
     }
+}
+
+/// The machine refuses each request. The starting deadline passes while Writ opens one more session, in which it then
+/// sends nothing.
+#[tokio::test]
+async fn a_deadline_that_passes_while_a_further_session_opens_leaves_the_refusal_as_the_reason() {
+    // Each further session takes 4 s to open. The pauses before them are random, so the deadline of 20 s passes with
+    // either a session that opens or a pause.
+    let reached = Reached { later_open_after: Duration::from_secs(4), ..DIRECT };
+    let status = record_of_turns(vec![vec![Word::Failure]], reached).await;
+    is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains("the starting deadline was over before the login let it start"), "{message}");
+    assert!(message.contains("the login said last:") && !message.contains("nothing was sent"), "{message}");
 }
 
 /// In Durable mode, Writ reads the refusal at once, even if the machine does not accept the bytes of the request.

@@ -15,7 +15,7 @@ use crate::ssh::Session;
 
 use crate::fleet::{ConnectFailure, OPEN_DEADLINE, Open, ResolvedMachine, connect, jitter, read_and_resolve};
 
-use super::super::claim::HeldClaim;
+use super::super::claim::{DEADLINE_BEFORE_LOGIN, HeldClaim};
 use super::super::context::Context;
 use super::super::decision_input::{
     DecisionInput, decide_again, is_before_deadline, is_claimed_with, is_same_command, read_execution, with_machine,
@@ -69,16 +69,18 @@ pub(super) async fn open_again(
         match try_again(context, work, held, cancel).await {
             Ok(opened) => return Ok(opened),
             Err(Not::Yet) => {}
-            Err(Not::Ever(LaunchProblem { reason, message })) => {
-                // If the machine refused exec requests until the starting deadline, Writ reports the refusal as the
-                // reason.
-                let is_plain =
-                    reason == Reason::StartingDeadlineExceeded && refused.reason == Reason::ExecRequestRefused;
-                let reason = if is_plain { refused.reason } else { reason };
-                return Err(LaunchProblem { reason, message: format!("{message}; the login said last: {problem}") });
-            }
+            Err(Not::Ever(problem)) => return Err(after_refusal(problem, refused)),
         }
     }
+}
+
+/// Returns the reason why a command did not start, after a login that did not start it. `refused` is what this login
+/// said. If the machine refused exec requests until the starting deadline, Writ reports the refusal as the reason.
+pub(super) fn after_refusal(problem: LaunchProblem, refused: &LaunchProblem) -> LaunchProblem {
+    let LaunchProblem { reason, message } = problem;
+    let is_plain = reason == Reason::StartingDeadlineExceeded && refused.reason == Reason::ExecRequestRefused;
+    let reason = if is_plain { refused.reason } else { reason };
+    LaunchProblem { reason, message: format!("{message}; the login said last: {}", refused.message) }
 }
 
 async fn try_again(
@@ -115,7 +117,7 @@ fn may_go_on(context: &Context, held: &HeldClaim, cancel: &CancellationToken) ->
         return never(Reason::CancelledBeforeStart, "cancelled before it started");
     }
     if !is_before_deadline(&held.execution, context.cluster.now()) {
-        return never(Reason::StartingDeadlineExceeded, "the starting deadline was over before the login let it start");
+        return never(Reason::StartingDeadlineExceeded, DEADLINE_BEFORE_LOGIN);
     }
     Ok(())
 }
