@@ -1,5 +1,6 @@
 //! A namespace with machines and rules, and optionally a `writ serve`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use kube::core::{DynamicObject, GroupVersionKind};
 use kube::discovery::ApiResource;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use writ::api::{CommandExecution, Phase};
 
@@ -113,6 +116,27 @@ impl<'a> Site<'a> {
             .env_remove("WRIT_OUTPUT_STORE");
         let process = self.world.reaper.spawn("writ", &mut command, &self.log_path());
         self.writ = Some(process.expect("writ starts"));
+    }
+
+    /// Returns the number of requests to the API server by operation, as `writ serve` counts them. It must run with
+    /// `--listen-operations 127.0.0.1:0`.
+    pub async fn api_requests(&self) -> BTreeMap<String, f64> {
+        let log = self.log();
+        let line = log.lines().rfind(|line| line.contains("metrics and health are served")).expect("writ listens");
+        let address = line.split_whitespace().find_map(|word| word.split_once("127.0.0.1:")).expect("an address");
+        let port: String = address.1.chars().take_while(char::is_ascii_digit).collect();
+        let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).await.expect("a connection");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: writ\r\n\r\n").await.expect("a request");
+        let mut text = String::new();
+        // The server may close the connection with a reset after its answer.
+        let _ = stream.read_to_string(&mut text).await;
+        let mut counts = BTreeMap::new();
+        for line in text.lines().filter(|line| line.starts_with("writ_api_requests_total{")) {
+            let operation = line.split('"').nth(1).expect("an operation");
+            let count: f64 = line.rsplit(' ').next().and_then(|count| count.parse().ok()).expect("a number");
+            *counts.entry(operation.to_owned()).or_default() += count;
+        }
+        counts
     }
 
     pub fn stop_writ(&mut self) {
