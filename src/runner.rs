@@ -16,7 +16,8 @@
 //! # Guarantees
 //!
 //! - Writ sends a command only after its claim is stored.
-//! - Before the claim, with the connection open, an attempt reads policy, machine and credentials again.
+//! - Before the claim, with the connection open, an attempt reads policy, machine and credentials again. The claim fails
+//!   if the execution has changed since it was read.
 //! - `queueLimit` and `maxConcurrent` of a Machine limit its queued and running executions. Adopted commands can exceed
 //!   `maxConcurrent`, because adopted commands already run.
 
@@ -37,6 +38,7 @@ mod gc_schedule;
 mod messages;
 mod queue;
 mod queued_execution;
+mod recent_reads;
 mod record;
 mod remote_gc;
 mod shrink;
@@ -65,7 +67,8 @@ pub use context::{FollowLimits, OutputSinks};
 use dispatch::{Dispatcher, WAKE_QUEUE};
 use gc_schedule::GcSchedule;
 use queue::MachineQueues;
-pub use queued_execution::QueuedExecution;
+pub use queued_execution::{QueuedExecution, ReadExecution};
+use recent_reads::RecentReads;
 pub use spool::Spool;
 
 /// Receiver of the executions that the controller must reconcile.
@@ -151,6 +154,7 @@ impl Runner {
             fleet,
             limits,
             queues: Mutex::new(MachineQueues::new(machines)),
+            recent_reads: RecentReads::default(),
             acknowledgements: Acknowledgements::default(),
             gc_schedule: GcSchedule::default(),
             draining: CancellationToken::new(),
@@ -166,9 +170,29 @@ impl Runner {
     }
 
     /// Puts an execution into the queue of its machine. Does nothing if the runner already has the execution, or shuts
-    /// down.
-    pub fn enqueue(&self, queued: QueuedExecution) {
-        self.dispatcher.enqueue(queued);
+    /// down. `read` is the execution as the caller has read it.
+    pub fn enqueue(&self, queued: QueuedExecution, read: ReadExecution) {
+        self.dispatcher.enqueue(queued, read);
+    }
+
+    /// Returns the version with which an execution entered the queue, if the execution still waits there. Returns `None`
+    /// if the version is no longer kept.
+    pub fn waiting_version(&self, key: &ExecutionKey) -> Option<ReadExecution> {
+        let context = self.context();
+        let is_waiting = context.queues().is_waiting(key);
+        if is_waiting { context.recent_reads.get(&key.uid, Instant::now()) } else { None }
+    }
+
+    /// Forgets the version of an execution, because the execution has changed.
+    pub fn forget_version(&self, key: &ExecutionKey) {
+        let _ = self.context().recent_reads.take(&key.uid, Instant::now());
+    }
+
+    /// Returns the Machine to which a connection is open, as it was when the connection was opened. Returns `None` if no
+    /// connection is open.
+    pub fn connected_machine(&self, namespace: &str, name: &str) -> Option<Machine> {
+        let machine = self.context().fleet.machines.get(&(namespace.to_owned(), name.to_owned()))?;
+        Some(machine.connections.last_spec()?.machine.clone())
     }
 
     /// Adopts the claim of a command whose holder is gone, and follows the command to its end. The adoption does not

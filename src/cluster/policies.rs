@@ -1,40 +1,60 @@
-//! Provides the policy of a namespace: its Whitelists in compiled form.
+//! Provides the policy of a namespace: its Whitelists in compiled form. docs/design/20261130-policy-freshness.md
+//! explains the two kinds of reads.
 //!
-//! Each use of a policy first lists only the names and versions of all Whitelists. If a version has changed, Writ lists
-//! all Whitelists in full, and compiles the changed Whitelists again.
+//! - [`PolicyCache::listed`] lists the names and versions of all Whitelists. If a version has changed, Writ lists all
+//!   Whitelists in full, and compiles the changed Whitelists again. A list takes about 0.1 s, because the API server
+//!   first waits for a progress notification of etcd.
+//! - [`PolicyCache::confirmed`] reads the version of each known Whitelist by name, which takes a few milliseconds. While
+//!   a namespace is in use, Writ lists its Whitelists every second in the background, to find new Whitelists.
 //!
 //! # Guarantees
-//! 1. [`PolicyCache::rules`] includes every change of a Whitelist that was committed before the call. Concurrent
-//!    callers share one read, which starts after their calls.
-//! 2. All rules of a result come from the same moment. Without this guarantee, Writ could miss a Deny that a user moves
+//! 1. [`PolicyCache::listed`] includes every change of a Whitelist that was committed before the call.
+//! 2. [`PolicyCache::confirmed`] includes every change and deletion of a Whitelist that was committed before the call.
+//!    It includes a new Whitelist at the latest [`MAX_LIST_AGE`] after its creation, even if the watch hangs.
+//! 3. All rules of a result come from the same moment. Without this guarantee, Writ could miss a Deny that a user moves
 //!    from one Whitelist to another.
+//!
+//! Concurrent callers share one read, which starts after their calls.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+mod snapshot;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::api::{DynamicObject, ListParams, ObjectList, ObjectMeta};
+use futures::future::try_join_all;
+use futures::stream::{Stream, StreamExt as _};
+use kube::api::{DynamicObject, GetParams, ListParams, ObjectList};
 use kube::core::Request;
 use kube::{Api, Resource as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::Whitelist;
-use crate::api::execution_status::ObjectRecord;
 use crate::fairness::{Pool, Size};
-use crate::policy::{self, CompiledWhitelist, RuleSet};
+use crate::policy::RuleSet;
 
 use super::coalesce::Coalescer;
 use super::lean::LeanMetadata;
-use super::{Cluster, ClusterError, Operation, PAGE, Slim};
+use super::{Change, Cluster, ClusterError, Operation, PAGE, Slim};
+pub use snapshot::compile;
+use snapshot::{MAX_RULE_BYTES, Snapshot, Version, Versions, fail_closed, named_version};
 
+/// Maximum age of the list of Whitelists that a start may depend on. A new Whitelist counts at the latest after this
+/// time.
+pub const MAX_LIST_AGE: Duration = Duration::from_secs(2);
+/// Interval between lists in the background. The interval is shorter than [`MAX_LIST_AGE`], so that a start waits for a
+/// list only if a list takes longer than the difference.
+const RELIST_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after the last use of a namespace during which Writ lists its Whitelists in the background.
+const RELIST_FOR: Duration = Duration::from_secs(10);
+/// Maximum number of Whitelists in a namespace that Writ reads by name. With more Whitelists, one list is cheaper.
+const MAX_READ_BY_NAME: usize = 8;
 /// Time without a use after which the compiled rules of a namespace are removed from the cache.
 const EVICT_AFTER: Duration = Duration::from_secs(3600);
 
-/// Maximum size of the metadata of a namespace's Whitelists, in bytes. Each decision reads this metadata completely.
+/// Maximum size of the metadata of a namespace's Whitelists, in bytes. Each list reads this metadata completely.
 const MAX_METADATA_BYTES: usize = 16_777_216;
-/// Maximum size of a namespace's rules as text, in bytes. A Whitelist has up to 256 rules, which take about 100 KiB.
-const MAX_RULE_BYTES: usize = 4_194_304;
 /// Maximum size of all cached rules, in bytes of their text. The cache holds the rules in compiled form.
 const MAX_CACHED_BYTES: usize = 16_777_216;
 /// Number of Whitelists in a page of a full read, which is a list of complete Whitelists. A page takes at most 6 MiB.
@@ -47,61 +67,197 @@ const CONCURRENT_FULL_READS: Size = Size { places: 2, share: 1 };
 /// and the compiler's limit for the cost of the patterns of each Whitelist.
 pub struct PolicyCache {
     cluster: Cluster,
-    namespaces: Mutex<HashMap<String, (Instant, CachedPolicy)>>,
+    /// True if [`Self::confirmed`] must list the Whitelists, like [`Self::listed`].
+    is_strict: bool,
+    state: Mutex<State>,
     /// The reads that are in progress, by namespace. Concurrent callers share a read.
-    in_flight: Mutex<HashMap<String, Arc<Coalescer<RuleSet>>>>,
+    in_flight: Mutex<HashMap<String, Arc<Reads>>>,
     /// Permits for full reads (lists of complete Whitelists).
     turns: Pool,
 }
 
-/// Version of a compiled Whitelist.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct CachedVersion {
-    uid: String,
-    resource_version: String,
+#[derive(Default)]
+struct State {
+    snapshots: HashMap<String, Cached>,
+    /// Namespaces that Writ lists in the background, and the time of their last use.
+    in_use: HashMap<String, Instant>,
 }
 
-/// Versions and rules of a namespace's Whitelists at one moment.
-#[derive(Clone, Default)]
-struct CachedPolicy {
-    versions: BTreeMap<String, CachedVersion>,
-    /// Size of the rules as text, in bytes.
-    bytes: usize,
-    rules: RuleSet,
+/// Latest snapshot of a namespace.
+struct Cached {
+    snapshot: Snapshot,
+    /// Time of the last use.
+    used: Instant,
+    /// Time at which the watch last reported a change that the snapshot does not contain.
+    changed: Option<Instant>,
+}
+
+impl Cached {
+    /// Returns true if the watch has reported no change since the list of the snapshot.
+    fn is_current(&self) -> bool {
+        self.changed.is_none_or(|changed| changed < self.snapshot.listed)
+    }
+}
+
+/// Reads of one namespace.
+#[derive(Default)]
+struct Reads {
+    lists: Coalescer<RuleSet>,
+    confirmations: Coalescer<RuleSet>,
 }
 
 impl PolicyCache {
-    /// Returns an empty cache.
-    pub fn new(cluster: Cluster) -> Self {
+    /// Returns an empty cache. If `is_strict` is true, [`Self::confirmed`] lists the Whitelists, like [`Self::listed`].
+    pub fn new(cluster: Cluster, is_strict: bool) -> Self {
         Self {
             cluster,
-            namespaces: Mutex::default(),
+            is_strict,
+            state: Mutex::default(),
             in_flight: Mutex::default(),
             turns: Pool::new(CONCURRENT_FULL_READS),
         }
     }
 
-    /// Returns the rules of a namespace, read at a moment after the start of this call.
+    /// Returns the rules of a namespace. The rules include every change that was committed before this call.
     ///
     /// # Errors
     /// See [`ClusterError`]. A Whitelist that cannot be decoded is not an error. The returned rules then allow nothing
     /// in the namespace.
-    pub async fn rules(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
-        self.coalescer_for(namespace).call(async || self.refresh(namespace).await).await
+    pub async fn listed(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
+        self.reads_of(namespace).lists.call(async || self.list(namespace).await).await
     }
 
-    fn coalescer_for(&self, namespace: &str) -> Arc<Coalescer<RuleSet>> {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        in_flight.retain(|name, shared| name == namespace || Arc::strong_count(shared) > 1);
-        Arc::clone(in_flight.entry(namespace.to_owned()).or_default())
+    /// Returns the rules of a namespace for a start. Does not include a Whitelist that was created less than
+    /// [`MAX_LIST_AGE`] ago, if Writ does not know this Whitelist yet. Includes every other change that was committed
+    /// before this call.
+    ///
+    /// # Errors
+    /// As for [`Self::listed`].
+    pub async fn confirmed(self: &Arc<Self>, namespace: &str) -> Result<RuleSet, ClusterError> {
+        if self.is_strict {
+            return self.listed(namespace).await;
+        }
+        self.list_in_background(namespace);
+        self.reads_of(namespace).confirmations.call(async || self.confirm(namespace).await).await
     }
 
-    /// Reads the current versions of a namespace's Whitelists. If they differ from the cached versions, also reads the
+    /// Returns the rules of the latest read. Returns `None` if there is no latest read, or if the watch has reported a
+    /// change since. The rules can be outdated nevertheless, so Writ starts nothing by them.
+    pub fn last_known(&self, namespace: &str) -> Option<RuleSet> {
+        self.use_cached(namespace, |cached| cached.is_current().then(|| cached.snapshot.rules.clone()))
+    }
+
+    /// Records the changes that the watch of Whitelists reports. The next [`Self::confirmed`] then lists the Whitelists
+    /// of the namespace. Ends when the watch ends.
+    pub async fn follow(&self, changes: impl Stream<Item = Change<Slim<Whitelist>>> + Send) {
+        let mut changes = std::pin::pin!(changes);
+        while let Some(change) = changes.next().await {
+            self.note(&change);
+        }
+    }
+
+    fn note(&self, change: &Change<Slim<Whitelist>>) {
+        let now = Some(Instant::now());
+        let snapshots = &mut self.state().snapshots;
+        let (metadata, is_deleted) = match change {
+            Change::Applied(whitelist) => (whitelist.meta(), false),
+            Change::Deleted(whitelist) => (whitelist.meta(), true),
+            // The watch has started again, and has perhaps missed changes.
+            Change::Listed(_) => {
+                snapshots.values_mut().for_each(|cached| cached.changed = now);
+                return;
+            }
+        };
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let Some(cached) = snapshots.get_mut(namespace) else { return };
+        let known = metadata.name.as_ref().and_then(|name| cached.snapshot.versions.get(name));
+        let is_news = match named_version(metadata) {
+            Some((_, version)) if !is_deleted => known != Some(&version),
+            _ => known.is_some(),
+        };
+        if is_news {
+            cached.changed = now;
+        }
+    }
+
+    /// Lists the Whitelists of a namespace every [`RELIST_INTERVAL`], until the namespace is unused for [`RELIST_FOR`].
+    fn list_in_background(self: &Arc<Self>, namespace: &str) {
+        if self.state().in_use.insert(namespace.to_owned(), Instant::now()).is_some() {
+            return;
+        }
+        let (cache, namespace) = (Arc::downgrade(self), namespace.to_owned());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(RELIST_INTERVAL).await;
+                let Some(cache) = cache.upgrade() else { return };
+                if !cache.is_in_use(&namespace) {
+                    return;
+                }
+                let age = cache.state().snapshots.get(&namespace).map(|cached| cached.snapshot.listed.elapsed());
+                if age.is_none_or(|age| age >= RELIST_INTERVAL / 2) {
+                    // An error is ignored, because the next start reads the Whitelists and reports the error.
+                    let _ = cache.listed(&namespace).await;
+                }
+            }
+        });
+    }
+
+    /// Returns true if the namespace was used during the last [`RELIST_FOR`]. Else forgets the namespace.
+    fn is_in_use(&self, namespace: &str) -> bool {
+        let mut state = self.state();
+        let is_in_use = state.in_use.get(namespace).is_some_and(|used| used.elapsed() < RELIST_FOR);
+        if !is_in_use {
+            state.in_use.remove(namespace);
+        }
+        is_in_use
+    }
+
+    /// Reads each known Whitelist by name. If all have the versions of the snapshot, returns the rules of the snapshot.
+    /// Else lists the Whitelists.
+    ///
+    /// Versions never repeat. If each Whitelist has its version of the snapshot, then all of them had these versions
+    /// when the first of the reads began. The rules therefore come from the same moment.
+    async fn confirm(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
+        let Some(snapshot) = self.recent_snapshot(namespace) else { return self.listed(namespace).await };
+        let reads = snapshot.versions.iter().map(|(name, version)| self.has_version(namespace, name, version));
+        if try_join_all(reads).await?.into_iter().all(|is_same| is_same) {
+            Ok(snapshot.rules)
+        } else {
+            self.listed(namespace).await
+        }
+    }
+
+    /// Returns the snapshot of a namespace, if reads by name are enough to confirm it.
+    fn recent_snapshot(&self, namespace: &str) -> Option<Snapshot> {
+        self.use_cached(namespace, |cached| {
+            let is_recent = cached.snapshot.listed.elapsed() < MAX_LIST_AGE && cached.is_current();
+            let is_small = cached.snapshot.versions.len() <= MAX_READ_BY_NAME;
+            (is_recent && is_small).then(|| cached.snapshot.clone())
+        })
+    }
+
+    /// Reads the metadata of one Whitelist. Returns true if the Whitelist has this version.
+    async fn has_version(&self, namespace: &str, name: &str, version: &Version) -> Result<bool, ClusterError> {
+        let read = async {
+            let requests = Request::new(Whitelist::url_path(&(), Some(namespace)));
+            let request = requests.get_metadata(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+            self.cluster.client.request::<Slim<Whitelist>>(request).await
+        };
+        let read = self.cluster.call(Operation::GetWhitelists, format!("the Whitelist {namespace}/{name}"), read);
+        match read.await {
+            Ok(whitelist) => Ok(named_version(whitelist.meta()).is_some_and(|(_, current)| current == *version)),
+            Err(ClusterError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists the current versions of a namespace's Whitelists. If they differ from the snapshot, also reads the
     /// Whitelists in full.
-    async fn refresh(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
+    async fn list(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
+        let started = Instant::now();
         let api: Api<Slim<Whitelist>> = Api::namespaced(self.cluster.client(), namespace);
         let what = format!("the Whitelists of {namespace}");
-        let (mut versions, mut bytes) = (BTreeMap::new(), 0);
+        let (mut versions, mut bytes) = (Versions::new(), 0);
         let mut parameters = ListParams::default().limit(PAGE);
         loop {
             let list = self.cluster.list_metadata(&api, &parameters);
@@ -110,48 +266,38 @@ impl PolicyCache {
             versions.extend(page.items.iter().filter_map(|whitelist| named_version(whitelist.meta())));
             // The continue token makes all pages come from the same version of the list.
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
-                _ if bytes > MAX_METADATA_BYTES => return Ok(fail_closed(bytes, "metadata", MAX_METADATA_BYTES)),
+                _ if bytes > MAX_METADATA_BYTES => {
+                    // Without a snapshot, each later use lists the Whitelists again.
+                    self.state().snapshots.remove(namespace);
+                    return Ok(fail_closed(bytes, "metadata", MAX_METADATA_BYTES));
+                }
                 Some(more) => parameters = parameters.continue_token(&more),
                 None => break,
             }
         }
-        let cached = self.cached(namespace);
-        if cached.versions == versions {
-            Ok(cached.rules)
-        } else {
-            self.read_and_compile(namespace, &what, cached).await
+        if let Some(Cached { snapshot, .. }) = self.state().snapshots.get_mut(namespace)
+            && snapshot.versions == versions
+        {
+            snapshot.listed = snapshot.listed.max(started);
+            return Ok(snapshot.rules.clone());
         }
-    }
-
-    fn cached(&self, namespace: &str) -> CachedPolicy {
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((asked, cached)) = namespaces.get_mut(namespace) else { return CachedPolicy::default() };
-        *asked = Instant::now();
-        cached.clone()
+        self.read_and_compile(namespace, &what).await
     }
 
     /// Reads all Whitelists of a namespace in one list. Compiles the changed Whitelists.
-    async fn read_and_compile(
-        &self,
-        namespace: &str,
-        what: &str,
-        cached: CachedPolicy,
-    ) -> Result<RuleSet, ClusterError> {
+    async fn read_and_compile(&self, namespace: &str, what: &str) -> Result<RuleSet, ClusterError> {
         let _turn = self.turns.place(namespace).await;
+        let started = Instant::now();
         let (list, bytes) = self.read_all(namespace, what).await?;
+        let before = self.use_cached(namespace, |cached| Some(cached.snapshot.clone()));
         // Compiles in a thread for blocking work, because the compilation of many patterns takes long.
-        let current = tokio::task::spawn_blocking(move || compile_all(list, bytes, &cached)).await;
-        let current = current.map_err(|error| ClusterError::Unavailable {
+        let compiling = tokio::task::spawn_blocking(move || Snapshot::compile(list, bytes, before.as_ref(), started));
+        let snapshot = compiling.await.map_err(|error| ClusterError::Unavailable {
             target: what.to_owned(),
             message: format!("they could not be compiled: {error}"),
         })?;
-        let rules = current.rules.clone();
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        namespaces.retain(|name, (asked, _)| name != namespace && asked.elapsed() < EVICT_AFTER);
-        if !current.versions.is_empty() {
-            namespaces.insert(namespace.to_owned(), (Instant::now(), current));
-        }
-        evict_oldest(&mut namespaces);
+        let rules = snapshot.rules.clone();
+        self.state().keep(namespace, snapshot);
         Ok(rules)
     }
 
@@ -179,6 +325,54 @@ impl PolicyCache {
             }
         }
     }
+
+    /// Records a use of a namespace's snapshot, and returns the result of `take`.
+    fn use_cached<T>(&self, namespace: &str, take: impl FnOnce(&Cached) -> Option<T>) -> Option<T> {
+        let mut state = self.state();
+        let cached = state.snapshots.get_mut(namespace)?;
+        cached.used = Instant::now();
+        take(cached)
+    }
+
+    fn reads_of(&self, namespace: &str) -> Arc<Reads> {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.retain(|name, shared| name == namespace || Arc::strong_count(shared) > 1);
+        Arc::clone(in_flight.entry(namespace.to_owned()).or_default())
+    }
+
+    /// Locks the state. The caller must not await anything while it holds the lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Stores a snapshot, unless the stored snapshot is more recent. A snapshot without Whitelists is not stored, so
+    /// that the next use lists the Whitelists again.
+    fn keep(&mut self, namespace: &str, snapshot: Snapshot) {
+        self.snapshots.retain(|_, cached| cached.used.elapsed() < EVICT_AFTER);
+        let stored = self.snapshots.get(namespace);
+        if stored.is_some_and(|stored| stored.snapshot.listed > snapshot.listed) {
+            return;
+        }
+        if snapshot.versions.is_empty() {
+            self.snapshots.remove(namespace);
+        } else {
+            let changed = stored.and_then(|stored| stored.changed);
+            self.snapshots.insert(namespace.to_owned(), Cached { snapshot, used: Instant::now(), changed });
+        }
+        self.evict_oldest();
+    }
+
+    /// Removes the least recently used snapshots until the cache is within [`MAX_CACHED_BYTES`].
+    fn evict_oldest(&mut self) {
+        let mut total: usize = self.snapshots.values().map(|cached| cached.snapshot.bytes).sum();
+        while total > MAX_CACHED_BYTES {
+            let oldest = self.snapshots.iter().min_by_key(|(_, cached)| cached.used).map(|(name, _)| name.clone());
+            let Some(gone) = oldest.and_then(|oldest| self.snapshots.remove(&oldest)) else { return };
+            total = total.saturating_sub(gone.snapshot.bytes);
+        }
+    }
 }
 
 /// A Whitelist with [`LeanMetadata`] and an untyped spec. A spec that Writ cannot decode therefore causes no error
@@ -204,63 +398,5 @@ fn json_length(value: &Value) -> usize {
             fields.iter().map(|(name, value)| name.len() + 4 + json_length(value)).sum::<usize>() + 2
         }
         _ => 8,
-    }
-}
-
-/// Returns the rules of a namespace whose Whitelists are too many or too large. These rules allow nothing in the
-/// namespace.
-fn fail_closed(bytes: usize, what: &str, most: usize) -> RuleSet {
-    let record = ObjectRecord { name: "(all of them)".to_owned(), uid: String::new(), generation: 0 };
-    let problem = format!(
-        "the {what} of the Whitelists of this namespace take more than {most} bytes together ({bytes} until reading was given up); \
-         delete some, or remove labels, annotations and rules"
-    );
-    RuleSet::new(vec![Arc::new(CompiledWhitelist::unreadable(record, &problem))])
-}
-
-/// Removes the least recently used namespaces from the cache until the cache is within [`MAX_CACHED_BYTES`].
-fn evict_oldest(namespaces: &mut HashMap<String, (Instant, CachedPolicy)>) {
-    let mut total: usize = namespaces.values().map(|(_, cached)| cached.bytes).sum();
-    while total > MAX_CACHED_BYTES {
-        let oldest = namespaces.iter().min_by_key(|(_, (asked, _))| *asked).map(|(name, _)| name.clone());
-        let Some((_, gone)) = oldest.and_then(|oldest| namespaces.remove(&oldest)) else { return };
-        total = total.saturating_sub(gone.bytes);
-    }
-}
-
-fn compile_all(objects: Vec<DynamicObject>, bytes: usize, cached: &CachedPolicy) -> CachedPolicy {
-    let before: HashMap<&str, &Arc<CompiledWhitelist>> =
-        cached.rules.whitelists().iter().map(|whitelist| (whitelist.record.name.as_str(), whitelist)).collect();
-    let (mut versions, mut whitelists) = (BTreeMap::new(), Vec::new());
-    if bytes > MAX_RULE_BYTES {
-        // Stores no versions. The next call therefore reads the Whitelists again, and notices a repair.
-        return CachedPolicy { versions, bytes: 0, rules: fail_closed(bytes, "rules", MAX_RULE_BYTES) };
-    }
-    for object in objects {
-        let Some((name, version)) = named_version(&object.metadata) else { continue };
-        let is_known = cached.versions.get(&name) == Some(&version);
-        let compiled = before.get(name.as_str()).filter(|_| is_known).map(|compiled| Arc::clone(compiled));
-        whitelists.push(compiled.unwrap_or_else(|| Arc::new(compile(object))));
-        versions.insert(name, version);
-    }
-    CachedPolicy { versions, bytes, rules: RuleSet::new(whitelists) }
-}
-
-fn named_version(metadata: &ObjectMeta) -> Option<(String, CachedVersion)> {
-    let version = CachedVersion { uid: metadata.uid.clone()?, resource_version: metadata.resource_version.clone()? };
-    Some((metadata.name.clone()?, version))
-}
-
-/// Compiles a Whitelist that comes from the API server. If the Whitelist cannot be decoded, the result allows nothing
-/// in its namespace.
-pub fn compile(object: DynamicObject) -> CompiledWhitelist {
-    let record = ObjectRecord {
-        name: object.metadata.name.clone().unwrap_or_default(),
-        uid: object.metadata.uid.clone().unwrap_or_default(),
-        generation: object.metadata.generation.unwrap_or_default(),
-    };
-    match object.try_parse::<Whitelist>() {
-        Ok(whitelist) => policy::compile(&whitelist),
-        Err(error) => CompiledWhitelist::unreadable(record, &error.to_string()),
     }
 }

@@ -14,16 +14,17 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
+use crate::execution::ObjectSize;
 
 use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER, Operation, Slim};
 
 impl Cluster {
     /// Adds the audit finalizer to an execution. The execution then stays at least until Writ has recorded the final
-    /// status.
+    /// status. Returns the changed execution and its size.
     ///
     /// # Errors
     /// [`ClusterError::Invalid`], for example if the execution has changed since it was read, or is being deleted.
-    pub async fn add_finalizer(&self, read: &CommandExecution) -> Result<CommandExecution, ClusterError> {
+    pub async fn add_finalizer(&self, read: &CommandExecution) -> Result<(CommandExecution, ObjectSize), ClusterError> {
         let metadata = &read.metadata;
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         let name = metadata.name.as_deref().unwrap_or_default();
@@ -123,10 +124,10 @@ impl Cluster {
         name: &str,
         what: &str,
         patch: Vec<Value>,
-    ) -> Result<CommandExecution, ClusterError> {
+    ) -> Result<(CommandExecution, ObjectSize), ClusterError> {
         let call = async {
             let request = self.execution_requests(namespace).patch(name, &parameters(), &patch_of(patch)?);
-            Ok(self.read_execution(request.map_err(kube::Error::BuildRequest)?).await?.0)
+            self.read_execution(request.map_err(kube::Error::BuildRequest)?).await
         };
         self.call(Operation::PatchFinalizer, format!("{what} of {namespace}/{name}"), call).await
     }

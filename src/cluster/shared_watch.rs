@@ -78,7 +78,8 @@ impl Cluster {
     }
 }
 
-fn share<K>(
+/// Returns a shared watch of these events, and the future that keeps it up to date.
+pub(super) fn share<K>(
     watch: Watch,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
 ) -> (SharedWatch<K>, impl Future<Output = ()> + Send)

@@ -5,15 +5,18 @@
 //! - An execution that cannot be decoded does not affect other executions. The watch decodes only metadata, and each
 //!   object is read separately.
 //! - No reconcile waits for a command or a machine.
-//! - Before each write, the reconcile has read the object live.
+//! - Each write of a status fails if the execution has changed since the watch delivered it, or since it was read live.
+//! - An execution ends without a start only by facts that were read live.
 //!
 //! ```text
 //! unfinished executions (metadata) --+
-//! Machines, Whitelists (metadata) ---+--> reconcile: gather (live reads) -> decide (pure) -> apply
+//! Machines, Whitelists (metadata) ---+--> reconcile: gather (reads) -> decide (pure) -> apply
 //! runner: slot free, refused, ended -+
 //! ```
 
+mod context;
 mod execution_meta;
+mod gather;
 mod startup_gate;
 mod triggers;
 mod weights;
@@ -29,51 +32,36 @@ use kube::{Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
-use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Machine, Phase};
-use crate::cluster::{
-    Cluster, ClusterError, EventPublisher, ExecutionKey, Membership, PolicyCache, RequesterTrustChecker, Slim,
-};
-use crate::execution::{
-    self, HolderFact, MachineFact, ObjectSize, Observed, Plan, PriorExecutionFact, ReceiptKey, SideEffect,
-};
+use crate::api::{CommandExecution, CommandExecutionStatus};
+use crate::cluster::{ClusterError, DeliveredExecutions, ExecutionKey};
+use crate::execution::{self, ObjectSize, SideEffect};
 use crate::fairness::{Place, Size};
-use crate::policy::{Identity, RuleSet};
-use crate::runner::{QueuedExecution, Runner, Wakes, log_end};
+use crate::policy::Identity;
+use crate::runner::{QueuedExecution, ReadExecution, Wakes, log_end};
 use crate::telemetry::{BackgroundTask, SPANS, metrics};
 use crate::traces;
 
 use super::Watches;
 use super::reconcile::{self, Reconcile};
 
+pub use context::Context;
+use context::key_of;
 use execution_meta::ExecutionMeta;
+use gather::{MachineMeta, Planned, plan_early, plan_for_attempt, plan_live};
 use startup_gate::StartupGate;
 use weights::Weights;
-
-type MachineMeta = Slim<Machine>;
-
-/// Dependencies of a reconcile.
-pub struct Context {
-    /// The API server.
-    pub cluster: Cluster,
-    /// The compiled Whitelists.
-    pub policies: Arc<PolicyCache>,
-    /// Checks if `spec.requestedBy` can be trusted.
-    pub stamping: RequesterTrustChecker,
-    /// Runs the executions.
-    pub runner: Runner,
-    /// The living `writ serve` processes, by their Leases.
-    pub holders: Arc<Membership>,
-    /// Publishes events.
-    pub events: EventPublisher,
-    /// Time to wait for a missing Machine or rule before the execution is Rejected.
-    pub grace_for_missing: Duration,
-}
 
 /// Runs the controller until `stop` is cancelled. Each reconcile in progress then still runs to its end.
 pub async fn run(context: Context, watches: Watches, wakes: Wakes, stop: CancellationToken) {
     let gate = Arc::new(StartupGate::new(context.runner.clone()));
     let queue = triggers::queue(&watches, &context.runner, wakes, Arc::clone(&gate));
-    let controller = Controller { context, gate, weights: Weights::default(), machines: watches.machines.store() };
+    let controller = Controller {
+        context,
+        gate,
+        weights: Weights::default(),
+        delivered: watches.delivered,
+        machines: watches.machines.store(),
+    };
     reconcile::run(Arc::new(controller), watches.unfinished_executions.store(), queue, stop).await;
 }
 
@@ -81,6 +69,8 @@ struct Controller {
     context: Context,
     gate: Arc<StartupGate>,
     weights: Weights,
+    /// Executions that the watch has just delivered.
+    delivered: Arc<DeliveredExecutions>,
     /// Used only to suggest a Machine name that is similar to a missing name. No decision depends on this store.
     machines: Store<MachineMeta>,
 }
@@ -130,15 +120,38 @@ fn span(object: &ExecutionMeta) -> tracing::Span {
     span
 }
 
+/// Returns the version of the execution that the watch has just delivered, or with which it entered the queue where it
+/// waits.
+fn known_version(object: &ExecutionMeta, controller: &Controller) -> Option<(CommandExecution, ObjectSize)> {
+    let uid = object.meta().uid.as_deref().unwrap_or_default();
+    let delivered = controller.delivered.take(uid);
+    delivered.or_else(|| {
+        let key = ExecutionKey {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+            uid: uid.to_owned(),
+        };
+        let ReadExecution { execution, size } = controller.context.runner.waiting_version(&key)?;
+        Some((execution, size))
+    })
+}
+
 /// Reconciles one execution.
 ///
-/// 1. Gather: read the execution, its Machine and the Whitelists live, and get the runner's facts about the execution.
+/// 1. Gather: take the execution that the watch has delivered, or read it live. Read its Machine and the Whitelists, if
+///    the plan needs them. Get the runner's facts about the execution.
 /// 2. Plan: [`execution::plan`].
-/// 3. Apply: store the status, then carry out the effects.
+/// 3. Apply: store the status, then carry out the effects. Every write fails if the execution has changed.
 async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Action, ClusterError> {
     let context = &controller.context;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let (live, size) = match context.cluster.execution_and_size(&namespace, &name).await {
+    let known = known_version(object, controller);
+    let is_known = known.is_some();
+    let read = match known {
+        Some(known) => Ok(known),
+        None => context.cluster.execution_and_size(&namespace, &name).await,
+    };
+    let (live, size) = match read {
         Ok(read) => read,
         Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
         Err(error) => return Err(error),
@@ -148,154 +161,61 @@ async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Ac
         // The call above changes `managedFields`, and the change triggers another reconcile.
         return Ok(Action::await_change());
     }
-    let (plan, machine) = Box::pin(gather_and_plan(&live, size, controller)).await?;
+    let mut planned = plan_for_attempt(&live, context);
+    if planned.is_none() && is_known {
+        // A version is planned early at most once before the runner has it. If the runner then refuses the early plan,
+        // the next reconcile reads everything live.
+        planned = Box::pin(plan_early(&live, size, context)).await?;
+    }
+    let planned = match planned {
+        Some(planned) => planned,
+        None => Box::pin(plan_live(&live, size, context, &controller.machines)).await?,
+    };
     let regarding = live.object_ref(&());
-    let applied = Box::pin(apply(live, plan, machine, context)).await;
+    let applied = Box::pin(apply(ReadExecution { execution: live, size }, planned, context)).await;
     if let Err(ClusterError::TooLarge { .. }) = &applied {
         context.events.publish_removal_blocked(regarding, "ObjectTooLarge", &execution::no_space_message(&size));
     }
     applied
 }
 
-/// Returns the plan, and the metadata of the Machine that was used for the plan.
-async fn gather_and_plan(
-    live: &CommandExecution,
-    size: ObjectSize,
-    controller: &Controller,
-) -> Result<(Plan, Option<ObjectMeta>), ClusterError> {
-    let context = &controller.context;
-    let namespace = live.namespace().unwrap_or_default();
-    let machine_name = &live.spec.machine_ref.name;
-    // After the claim, the plan no longer depends on the Machine and the Whitelists.
-    let (machine, rules, prior) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
-        let machine = read_machine(context, &namespace, machine_name);
-        tokio::try_join!(machine, context.policies.rules(&namespace), read_prior_execution(context, live))?
-    } else {
-        (MachineRead::Missing, RuleSet::default(), PriorExecution::None)
-    };
-    if let MachineRead::Found(machine) = &machine {
-        context.runner.configure(machine);
-    }
-    let holder = match live.claim() {
-        Some(claim) => context.holders.holder_fact(&claim.holder).await?,
-        None => HolderFact::Own,
-    };
-    let identity = context.stamping.identity(live).await;
-    let (runner, queue) = context.runner.facts(&key_of(live), machine_name);
-    let plan = execution::plan(&Observed {
-        execution: live,
-        size,
-        prior_execution: match &prior {
-            PriorExecution::None => PriorExecutionFact::None,
-            PriorExecution::Known(receipt) => PriorExecutionFact::Known(receipt),
-            PriorExecution::Unreadable(error) => PriorExecutionFact::Unreadable(error.clone()),
-        },
-        machine: match &machine {
-            MachineRead::Missing => {
-                MachineFact::Missing { nearest: nearest(&controller.machines, &namespace, machine_name) }
-            }
-            MachineRead::Found(machine) => MachineFact::Found(machine),
-            MachineRead::Unreadable(error) => MachineFact::Unreadable(error.clone()),
-        },
-        rules,
-        identity,
-        runner,
-        queue,
-        holder,
-        grace_for_missing: context.grace_for_missing,
-        now: context.cluster.now(),
-    });
-    let metadata = if let MachineRead::Found(machine) = machine { Some(machine.metadata) } else { None };
-    Ok((plan, metadata))
-}
-
-/// Returns the Machine name in `namespace` that is most similar to `name`, or `None` if no name is similar.
-fn nearest(machines: &Store<MachineMeta>, namespace: &str, name: &str) -> Option<String> {
-    let there = machines.state_filter(|machine| machine.meta().namespace.as_deref() == Some(namespace));
-    let mut names: Vec<&str> = there.iter().filter_map(|machine| machine.meta().name.as_deref()).collect();
-    // Sorting makes the result deterministic if two names are equally similar.
-    names.sort_unstable();
-    execution::nearest(name, names).map(str::to_owned)
-}
-
-/// Receipt of a prior execution with the same name and spec.
-enum PriorExecution {
-    None,
-    Known(Box<ExecutionReceipt>),
-    /// The receipt cannot be read without manual action. Holds the error.
-    Unreadable(String),
-}
-
-/// Reads the receipt of a prior execution live. Writ stores the receipt before it deletes the prior execution, so a new
-/// execution with the same name always finds the receipt.
-async fn read_prior_execution(context: &Context, live: &CommandExecution) -> Result<PriorExecution, ClusterError> {
-    if live.phase() != Phase::Pending || live.is_claimed() {
-        return Ok(PriorExecution::None);
-    }
-    let Some(key) = ReceiptKey::of(live) else { return Ok(PriorExecution::None) };
-    match context.cluster.receipt(&key).await {
-        Ok(receipt) => Ok(receipt.map_or(PriorExecution::None, |receipt| PriorExecution::Known(Box::new(receipt)))),
-        Err(error @ (ClusterError::Unavailable { .. } | ClusterError::Conflict { .. })) => Err(error),
-        Err(error) => {
-            tracing::warn!(execution = %key_of(live), %error, "receipt cannot be read");
-            Ok(PriorExecution::Unreadable(error.to_string()))
-        }
-    }
-}
-
-/// Result of reading the Machine of an execution.
-enum MachineRead {
-    Missing,
-    Found(Box<Machine>),
-    /// Writ cannot decode the Machine. Holds the decoder's message.
-    Unreadable(String),
-}
-
-async fn read_machine(context: &Context, namespace: &str, name: &str) -> Result<MachineRead, ClusterError> {
-    match context.cluster.machine(namespace, name).await {
-        Ok(machine) => Ok(MachineRead::Found(Box::new(machine))),
-        Err(ClusterError::NotFound { .. }) => Ok(MachineRead::Missing),
-        Err(ClusterError::Undecodable { message, .. }) => Ok(MachineRead::Unreadable(message)),
-        Err(error) => Err(error),
-    }
-}
-
-async fn apply(
-    live: CommandExecution,
-    plan: Plan,
-    machine: Option<ObjectMeta>,
-    context: &Context,
-) -> Result<Action, ClusterError> {
+async fn apply(read: ReadExecution, planned: Planned, context: &Context) -> Result<Action, ClusterError> {
+    let Planned { plan, machine, is_early } = planned;
     // An execution that is being deleted gets no finalizer, because the API server would refuse the new finalizer.
-    let is_deleted = live.metadata.deletion_timestamp.is_some();
+    let is_deleted = read.execution.metadata.deletion_timestamp.is_some();
     let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
     let protects = (plan.needs_finalizer || ends) && !is_deleted;
-    let Some(live) = ensure_finalizer(live, protects, context).await? else {
+    // The runner adds the finalizer concurrently with its reads for the claim, unless the execution waits longer.
+    let is_left_to_runner = is_early && plan.status.is_none();
+    let Some(mut read) = ensure_finalizer(read, protects, context).await? else {
         return Ok(Action::requeue(Duration::from_millis(100)));
     };
-    let live = match plan.status {
-        Some(status) => match store_status(&live, status, machine.as_ref(), context).await? {
-            Some(stored) => stored,
-            // The execution changed after it was read, so the plan is outdated. The next reconcile plans again.
-            None => return Ok(Action::requeue(Duration::from_millis(100))),
-        },
-        None => live,
-    };
+    if let Some(status) = plan.status {
+        match store_status(&read.execution, status, machine.as_ref(), context).await? {
+            Some(stored) => read.execution = stored,
+            // The execution changed after it was read, so the plan is outdated. The next reconcile reads it live.
+            None => {
+                context.runner.forget_version(&key_of(&read.execution));
+                return Ok(Action::requeue(Duration::from_millis(100)));
+            }
+        }
+    }
     let enqueues = plan.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
-    let Some(live) = ensure_finalizer(live, enqueues, context).await? else {
+    let Some(read) = ensure_finalizer(read, enqueues && !is_left_to_runner, context).await? else {
         return Ok(Action::requeue(Duration::from_secs(1)));
     };
-    let key = key_of(&live);
+    let key = key_of(&read.execution);
     for effect in plan.effects {
         match effect {
             SideEffect::Enqueue { urgent } => {
-                let requester = requester(&live, context).await;
-                context.runner.enqueue(QueuedExecution { urgent, requester, ..work(&live) });
+                let requester = requester(&read.execution, context).await;
+                let queued = QueuedExecution { urgent, requester, ..work(&read.execution) };
+                context.runner.enqueue(queued, read.clone());
             }
-            SideEffect::Adopt => context.runner.adopt(work(&live)),
+            SideEffect::Adopt => context.runner.adopt(work(&read.execution)),
             SideEffect::Withdraw => context.runner.withdraw(&key),
             SideEffect::Cancel => context.runner.cancel(&key),
-            SideEffect::Publish(notice) => context.events.publish(&live, notice),
+            SideEffect::Publish(notice) => context.events.publish(&read.execution, notice),
         }
     }
     Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
@@ -306,18 +226,19 @@ async fn apply(
 ///
 /// The finalizer is needed in two cases:
 ///
-/// - The execution will be enqueued. The object must not disappear while the command runs.
+/// - The execution will be enqueued. The object must not disappear while the command runs, and a deletion of the waiting
+///   execution must be recorded.
 /// - The execution has finished. Writ must not miss its deletion, and detects a copy from a backup by the finalizer.
 async fn ensure_finalizer(
-    live: CommandExecution,
+    read: ReadExecution,
     is_needed: bool,
     context: &Context,
-) -> Result<Option<CommandExecution>, ClusterError> {
-    if !is_needed || live.has_audit_finalizer() {
-        return Ok(Some(live));
+) -> Result<Option<ReadExecution>, ClusterError> {
+    if !is_needed || read.execution.has_audit_finalizer() {
+        return Ok(Some(read));
     }
-    match context.cluster.add_finalizer(&live).await {
-        Ok(protected) => Ok(Some(protected)),
+    match context.cluster.add_finalizer(&read.execution).await {
+        Ok((execution, size)) => Ok(Some(ReadExecution { execution, size })),
         // The execution has changed, is being deleted, or is deleted. Perhaps another execution has its name now.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),
         Err(error) => Err(error),
@@ -389,13 +310,5 @@ fn work(live: &CommandExecution) -> QueuedExecution {
         created: live.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
         urgent: false,
         requester: String::new(),
-    }
-}
-
-fn key_of(live: &CommandExecution) -> ExecutionKey {
-    ExecutionKey {
-        namespace: live.namespace().unwrap_or_default(),
-        name: live.name_any(),
-        uid: live.uid().unwrap_or_default(),
     }
 }

@@ -195,7 +195,7 @@ async fn judge(
     context: &Context,
 ) -> Result<(Verdict, Option<Version>), ClusterError> {
     let has_deny = warnings::has_deny(&live);
-    let rules = if has_deny { Some(context.policies.rules(namespace).await?) } else { None };
+    let rules = if has_deny { Some(context.policies.listed(namespace).await?) } else { None };
     // Compiling a large Whitelist uses a whole core for a moment and would delay other tasks of this thread.
     let judged = tokio::task::spawn_blocking(move || {
         let others = rules.as_ref().map(RuleSet::whitelists);

@@ -71,10 +71,12 @@ pub struct EventNotice {
 }
 
 impl EventNotice {
-    /// Returns the event for a status. The event is a warning if somebody should check the execution.
+    /// Returns the event for a status. The event is a warning if somebody should check the execution. A successful
+    /// command has no event, because the status reports it, and an event costs as much as a write of the status.
     pub fn of(status: &CommandExecutionStatus) -> Option<Self> {
         let reason = status.reason?;
         let warning = match status.phase {
+            Phase::Succeeded if reason == Reason::Completed => return None,
             Phase::Succeeded => false,
             // A cancellation is a warning only if the command may still run.
             Phase::Cancelled => reason == Reason::RemoteMayStillRun,
@@ -333,6 +335,8 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
         plan.effects.push(SideEffect::Enqueue { urgent });
     }
     let shown = observed.execution.phase() == Phase::Queued;
+    // Most executions of a burst get a slot soon. A write for each of them would delay the burst.
+    let is_late = shown || age(observed) >= SHOW_PROGRESS_AFTER;
     let (reason, message) = match &observed.runner {
         _ if suspended => (Reason::MachineSuspended, "waits until the machine is no longer suspended".to_owned()),
         RunnerFact::WaitingForMachine { problem, needs_person: true } => {
@@ -341,8 +345,10 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
         RunnerFact::WaitingForMachine { problem, .. } => {
             (Reason::MachineOffline, format!("waits for the machine: {problem}"))
         }
-        RunnerFact::WaitingForSlot => (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned()),
-        RunnerFact::Idle if !urgent && !observed.queue.has_free_slot => {
+        RunnerFact::WaitingForSlot if is_late => {
+            (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned())
+        }
+        RunnerFact::Idle if is_late && !urgent && !observed.queue.has_free_slot => {
             (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned())
         }
         RunnerFact::Connecting { since, .. } if *since >= SHOW_PROGRESS_AFTER && !shown => {
@@ -372,7 +378,9 @@ fn requeue_delay(observed: &Observed<'_>) -> Duration {
     // reconciles.
     let is_shown = observed.execution.phase() == Phase::Queued;
     match observed.runner {
-        RunnerFact::Idle | RunnerFact::Connecting { .. } if !is_shown => left.min(SHOW_PROGRESS_AFTER),
+        RunnerFact::Idle | RunnerFact::Connecting { .. } | RunnerFact::WaitingForSlot if !is_shown => {
+            left.min(SHOW_PROGRESS_AFTER)
+        }
         _ => left,
     }
 }

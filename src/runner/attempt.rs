@@ -1,9 +1,10 @@
 //! One attempt to claim an execution that has a slot. The attempt sends no part of the command.
 //!
-//! 1. Read the execution, the Machine and the Secret.
+//! 1. Read the Machine and the Secret. Read the execution, unless the controller has just read it.
 //! 2. Connect, log in, and open a session. The session executes nothing yet.
-//! 3. Read everything again from the API server, and decide again, so that a change during step 2 is detected.
-//! 4. Claim (see `claim`).
+//! 3. Read policy, Machine and Secret again from the API server, and decide again, so that a change during step 2 is
+//!    detected.
+//! 4. Claim (see `claim`). The claim fails if the execution has changed since it was read.
 //!
 //! If a shared connection is already open, the attempt uses this connection and starts with the session of step 2. If
 //! step 3 finds a changed Machine or Secret, the next attempt starts with step 1.
@@ -11,12 +12,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::api::ExecutionMode;
 use crate::fleet::{
     ConnectFailure, OPEN_DEADLINE, RETRY_AFTER_SILENCE, ResolvedMachine, connect, connect_and_open, online,
-    try_open_existing,
+    read_and_resolve, try_open_existing,
 };
 use crate::ssh::{ConnectError, Session};
 use crate::telemetry::{SPANS, metrics};
@@ -24,7 +26,7 @@ use crate::telemetry::{SPANS, metrics};
 use super::audit::log_claim;
 use super::claim::{self, HeldClaim};
 use super::context::Context;
-use super::decision_input::{DecisionInput, read_decision_input};
+use super::decision_input::read_execution;
 use super::execution_connection::ExecutionConnection;
 use super::queued_execution::QueuedExecution;
 
@@ -40,12 +42,13 @@ pub(super) struct Claimed {
 /// # Errors
 /// The reason why the execution is not claimed. No part of the command was sent.
 pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result<Claimed, ConnectFailure> {
+    let known = context.recent_reads.take(&work.key.uid, Instant::now());
     // Before the claim, a shutdown can stop the attempt at once, because no command was sent.
     let (resolved, connection, session) = tokio::select! {
-        prepared = prepare(context, work) => prepared?,
+        prepared = prepare(context, work, known.is_some()) => prepared?,
         () = context.draining.cancelled() => return Err(ConnectFailure::Obsolete),
     };
-    let claiming = Box::pin(claim::claim(context, work, &resolved, &connection));
+    let claiming = Box::pin(claim::claim(context, work, known, &resolved, &connection));
     match claiming.instrument(tracing::info_span!(target: SPANS, "claim")).await {
         Ok(held) => {
             let waited =
@@ -64,10 +67,12 @@ pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result
     }
 }
 
-/// Reads the objects that describe the machine, connects, and opens a session.
+/// Reads the objects that describe the machine, connects, and opens a session. If the execution is not known, first
+/// checks that it may still start.
 async fn prepare(
     context: &Context,
     work: &QueuedExecution,
+    is_known: bool,
 ) -> Result<(Arc<ResolvedMachine>, ExecutionConnection, Session), ConnectFailure> {
     if context.holders.current_epoch().is_none() {
         // Without a valid Lease this process cannot claim, so the attempt opens no connection.
@@ -76,7 +81,10 @@ async fn prepare(
     if let Some((resolved, reached, session)) = try_open_existing(&context.fleet, &work.machine_key()).await {
         return Ok((resolved, ExecutionConnection::Durable(Arc::new(reached)), session));
     }
-    let DecisionInput { resolved, .. } = read_decision_input(context, work).await?;
+    if !is_known {
+        read_execution(context, work, None).await?;
+    }
+    let resolved = Box::pin(read_and_resolve(&context.cluster, &work.key.namespace, &work.machine)).await?;
     if resolved.machine.spec.suspend {
         // The controller reads the same Machine, and reports why the execution waits.
         return Err(ConnectFailure::Obsolete);

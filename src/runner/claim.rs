@@ -1,5 +1,5 @@
-//! Writes the claim: one PUT of the status with the resourceVersion that was just read from the API server. After this
-//! PUT, the command may start.
+//! Writes the claim: one PUT of the status with the resourceVersion of the execution that the decision depends on. After
+//! this PUT, the command may start.
 //!
 //! If the API server's response is lost (crash point 1 of the design), Writ reads the execution again. The token in the
 //! claim shows the result:
@@ -30,10 +30,10 @@ use crate::fleet::{ConnectFailure, RETRY_AFTER_CHANGE, ResolvedMachine, TimedFac
 
 use super::context::Context;
 use super::decision_input::{
-    DecisionInput, decide_with, is_before_deadline, is_claimed_with, read_execution, start_deadline,
+    DecisionInput, check_startable, decide_with, is_before_deadline, is_claimed_with, read_execution, start_deadline,
 };
 use super::execution_connection::ExecutionConnection;
-use super::queued_execution::QueuedExecution;
+use super::queued_execution::{QueuedExecution, ReadExecution};
 
 /// Maximum number of attempts if another client changes the object (its labels, for example) between read and claim.
 /// After these attempts, the execution returns to its queue.
@@ -176,10 +176,12 @@ pub(super) enum ClaimState {
     Lost,
 }
 
-/// Reads everything again, decides again, and writes the claim.
+/// Reads policy, Machine and Secret again, decides again, and writes the claim. `known` is the execution, if it was just
+/// read. If the execution has changed since, the API server refuses the claim, and the next try reads it again.
 pub(super) async fn claim(
     context: &Context,
     work: &QueuedExecution,
+    mut known: Option<ReadExecution>,
     connected_by: &ResolvedMachine,
     connection: &ExecutionConnection,
 ) -> Result<HeldClaim, ConnectFailure> {
@@ -190,13 +192,13 @@ pub(super) async fn claim(
     // Decisions of all attempts. After a lost response, the API server has perhaps stored an earlier decision.
     let mut made = Vec::new();
     for _ in 0..CONFLICT_TRIES {
-        // The three reads of the API server run concurrently, because the open SSH connection waits for them.
+        // The reads of the API server run concurrently, because the open SSH connection waits for them.
         let (execution, resolved, rules) = tokio::join!(
-            read_execution(context, work, Some(&token)),
+            known_or_read(context, work, &token, known.take()),
             read_again(&context.fleet.cluster, &work.key.namespace, connected_by),
-            context.policies.rules(&work.key.namespace),
+            context.policies.confirmed(&work.key.namespace),
         );
-        let (execution, size) = execution?;
+        let ReadExecution { execution, size } = execution?;
         if is_claimed_with(&execution, &token) {
             return held_claim(context, work, token, execution, &made, (standing, decided));
         }
@@ -231,6 +233,31 @@ pub(super) async fn claim(
         }
     }
     Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE))
+}
+
+/// Returns the execution that is already known, or else reads it. Checks that this task may start it. Adds the finalizer
+/// if it is missing, because the execution must not disappear while its command runs.
+async fn known_or_read(
+    context: &Context,
+    work: &QueuedExecution,
+    token: &str,
+    known: Option<ReadExecution>,
+) -> Result<ReadExecution, ConnectFailure> {
+    let read = match known {
+        Some(known) => check_startable(context, work, Some(token), known)?,
+        None => read_execution(context, work, Some(token)).await?,
+    };
+    if read.execution.has_audit_finalizer() || read.execution.is_claimed() {
+        return Ok(read);
+    }
+    match context.cluster.add_finalizer(&read.execution).await {
+        Ok((execution, size)) => check_startable(context, work, Some(token), ReadExecution { execution, size }),
+        // The execution has changed, is being deleted, or is deleted. The controller reads it again.
+        Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => {
+            Err(ConnectFailure::Obsolete)
+        }
+        Err(error) => Err(ConnectFailure::from_read(&error)),
+    }
 }
 
 /// Writes the claim with the resourceVersion that was read.

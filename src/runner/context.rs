@@ -12,6 +12,7 @@ use crate::output::{LiveOutput, Store};
 use super::acknowledgements::Acknowledgements;
 use super::gc_schedule::GcSchedule;
 use super::queue::MachineQueues;
+use super::recent_reads::RecentReads;
 use super::spool::Spool;
 
 /// Destinations of the output of commands, in addition to the status.
@@ -51,6 +52,8 @@ pub(super) struct Context {
     pub fleet: Arc<Fleet>,
     pub limits: FollowLimits,
     pub queues: Mutex<MachineQueues>,
+    /// Executions that the controller has just read.
+    pub recent_reads: RecentReads,
     pub acknowledgements: Acknowledgements,
     pub gc_schedule: GcSchedule,
     /// Cancelled when the shutdown begins. From then on, no queued execution starts.

@@ -8,12 +8,12 @@ use kube::ResourceExt as _;
 
 use crate::api::CommandExecution;
 use crate::api::execution_status::{DecisionRecord, ObjectRecord};
-use crate::execution::{IMMEDIATE_START_TOLERANCE, ObjectSize};
+use crate::execution::IMMEDIATE_START_TOLERANCE;
 use crate::fleet::{CONNECT_DEADLINE, ConnectFailure, OPEN_DEADLINE, ResolvedMachine, read_and_resolve};
 use crate::policy::{self, Decision, Request, RuleSet, Verdict};
 
 use super::context::Context;
-use super::queued_execution::QueuedExecution;
+use super::queued_execution::{QueuedExecution, ReadExecution};
 
 /// Objects that a decision depends on, as just read from the API server.
 pub(super) struct DecisionInput {
@@ -26,39 +26,43 @@ pub(super) fn is_claimed_with(execution: &CommandExecution, token: &str) -> bool
     !execution.phase().is_finished() && execution.claim().is_some_and(|claim| claim.token == token)
 }
 
-/// Reads the execution, its Machine and the Secret of the Machine.
-pub(super) async fn read_decision_input(
+/// Reads the execution and its size. `token` is the token of the claim that this task has perhaps written.
+///
+/// # Errors
+/// As for [`check_startable`].
+pub(super) async fn read_execution(
     context: &Context,
     work: &QueuedExecution,
-) -> Result<DecisionInput, ConnectFailure> {
-    let (execution, _) = read_execution(context, work, None).await?;
-    Box::pin(with_machine(context, work, execution)).await
+    token: Option<&str>,
+) -> Result<ReadExecution, ConnectFailure> {
+    let namespace = &work.key.namespace;
+    let read = context.cluster.execution_and_size(namespace, &work.key.name).await;
+    let (execution, size) = read.map_err(|error| ConnectFailure::from_read(&error))?;
+    check_startable(context, work, token, ReadExecution { execution, size })
 }
 
-/// Reads the execution and its size. `token` is the token of the claim that this task has perhaps written.
+/// Returns the execution if this task may start it, or has perhaps claimed it with `token`.
 ///
 /// # Errors
 /// `Obsolete` in these cases:
 /// - The execution is gone, finished or claimed by another task.
 /// - The execution has no claim yet, and is cancelled or deleted.
 /// - The execution has no claim yet, and the runner shuts down.
-pub(super) async fn read_execution(
+pub(super) fn check_startable(
     context: &Context,
     work: &QueuedExecution,
     token: Option<&str>,
-) -> Result<(CommandExecution, ObjectSize), ConnectFailure> {
-    let namespace = &work.key.namespace;
-    let read = context.cluster.execution_and_size(namespace, &work.key.name).await;
-    let (execution, size) = read.map_err(|error| ConnectFailure::from_read(&error))?;
-    let is_own = token.is_some_and(|token| is_claimed_with(&execution, token));
-    if execution.metadata.uid.as_deref() != Some(&work.key.uid)
-        || execution.phase().is_finished()
-        || (!is_own
-            && (execution.is_claimed() || execution.is_cancelled_or_deleted() || context.draining.is_cancelled()))
-    {
-        return Err(ConnectFailure::Obsolete);
+    read: ReadExecution,
+) -> Result<ReadExecution, ConnectFailure> {
+    let execution = &read.execution;
+    let is_own = token.is_some_and(|token| is_claimed_with(execution, token));
+    let may_start = !execution.is_claimed() && !execution.is_cancelled_or_deleted() && !context.draining.is_cancelled();
+    let is_same = execution.metadata.uid.as_deref() == Some(&work.key.uid);
+    if is_same && !execution.phase().is_finished() && (is_own || may_start) {
+        Ok(read)
+    } else {
+        Err(ConnectFailure::Obsolete)
     }
-    Ok((execution, size))
 }
 
 /// Reads the Machine of an execution, and the Secret of the Machine.
@@ -74,7 +78,7 @@ pub(super) async fn with_machine(
 /// Decides again, with rules that this call reads from the API server.
 pub(super) async fn decide_again(context: &Context, ground: &DecisionInput) -> Result<Decision, ConnectFailure> {
     let namespace = ground.execution.metadata.namespace.as_deref().unwrap_or_default();
-    let rules = context.policies.rules(namespace).await.map_err(|error| ConnectFailure::from_read(&error))?;
+    let rules = context.policies.listed(namespace).await.map_err(|error| ConnectFailure::from_read(&error))?;
     decide_with(context, ground, &rules).await
 }
 

@@ -28,7 +28,7 @@ use super::context::Context;
 use super::durable::{self, Start};
 use super::execution_connection::ExecutionConnection;
 use super::queue::{Added, FinishResult, Now};
-use super::queued_execution::QueuedExecution;
+use super::queued_execution::{QueuedExecution, ReadExecution};
 use super::remote_gc;
 use super::{direct, record};
 
@@ -64,12 +64,13 @@ impl Dispatcher {
     }
 
     /// Puts an execution into the queue of its machine. Does nothing if the runner already has the execution, or shuts
-    /// down.
-    pub fn enqueue(&self, queued: QueuedExecution) {
+    /// down. `read` is the execution as the caller has read it.
+    pub fn enqueue(&self, queued: QueuedExecution, read: ReadExecution) {
         if self.context.draining.is_cancelled() {
             return;
         }
         let (machine, key) = (queued.machine_key(), queued.key.clone());
+        self.context.recent_reads.keep(&key.uid, read, Instant::now());
         let added = self.context.queues().add(queued, self.now());
         if added != Added::Known {
             metrics().allowed();
@@ -169,27 +170,29 @@ impl Dispatcher {
                 self.context.queues().mark_connected(&machine, self.now());
                 slot.is_connected = true;
                 self.dispatch_ready(&machine);
-                self.run_claimed(claimed, &queued, cancel).await;
+                slot.is_recorded = self.run_claimed(claimed, &queued, cancel).await;
                 slot.finish(None).await;
             }
             Err(failure) => slot.finish(Some(failure)).await,
         }
     }
 
-    async fn run_claimed(&self, claimed: Claimed, queued: &QueuedExecution, cancel: CancellationToken) {
+    /// Runs a claimed command. Returns true if its result is stored.
+    async fn run_claimed(&self, claimed: Claimed, queued: &QueuedExecution, cancel: CancellationToken) -> bool {
         let context = &self.context;
         let Claimed { mut held, connection, session } = claimed;
         match connection {
             ExecutionConnection::Direct(open) => {
                 let (outcome, fault) = Box::pin(direct::run(context, queued, &mut held, (open, session), cancel)).await;
-                record::record(context, &mut held, outcome).await;
+                let is_recorded = record::record(context, &mut held, outcome).await;
                 if let Some(problem) = fault {
                     self.mark_faulty(queued, problem).await;
                 }
+                is_recorded
             }
             ExecutionConnection::Durable(reached) => {
                 let start = Start::Launch { reached, session };
-                self.run_durable(&mut held, queued, start, cancel).await;
+                self.run_durable(&mut held, queued, start, cancel).await
             }
         }
     }
@@ -205,19 +208,20 @@ impl Dispatcher {
         self.apply(result, &machine_key).await;
     }
 
+    /// Runs a claimed command in Durable mode. Returns true if its result is stored.
     async fn run_durable(
         &self,
         held: &mut HeldClaim,
         queued: &QueuedExecution,
         start: Start,
         cancel: CancellationToken,
-    ) {
+    ) -> bool {
         let context = &self.context;
-        let Some(outcome) = Box::pin(durable::run(context, queued, held, start, cancel)).await else { return };
+        let Some(outcome) = Box::pin(durable::run(context, queued, held, start, cancel)).await else { return false };
         if !record::record(context, held, outcome).await {
-            return;
+            return false;
         }
-        let Some(uid) = Uid::new(&queued.key.uid) else { return };
+        let Some(uid) = Uid::new(&queued.key.uid) else { return true };
         let is_redacted = !held.decision.redact.is_empty();
         let machine = queued.machine_key();
         if context.acknowledgements.add(machine.clone(), uid, is_redacted) {
@@ -228,13 +232,16 @@ impl Dispatcher {
             let (context, queued) = (Arc::clone(context), queued.clone());
             self.tasks.spawn(async move { remote_gc::collect(&context, &queued).await });
         }
+        true
     }
 
     async fn adopt_task(self, queued: QueuedExecution, cancel: CancellationToken) {
         let mut slot = SlotGuard::new(&self, &queued);
         slot.is_connected = true;
         match adopt_claim(&self.context, &queued).await {
-            Some(mut held) => self.run_durable(&mut held, &queued, Start::Reattach, cancel).await,
+            Some(mut held) => {
+                slot.is_recorded = self.run_durable(&mut held, &queued, Start::Reattach, cancel).await;
+            }
             // Without this pause, the controller would retry the failed adoption at once.
             None => tokio::select! {
                 () = tokio::time::sleep(RETRY_AFTER_ADOPTION) => {}
@@ -244,7 +251,8 @@ impl Dispatcher {
         slot.finish(None).await;
     }
 
-    async fn finish(&self, queued: QueuedExecution, failure: Option<ConnectFailure>) {
+    /// Releases the slot of a task that has ended. If its result is stored, the controller has nothing to do.
+    async fn finish(&self, queued: QueuedExecution, failure: Option<ConnectFailure>, is_recorded: bool) {
         let machine = queued.machine_key();
         let pause = match &failure {
             Some(ConnectFailure::RetryAfter(pause)) => Some(*pause),
@@ -258,7 +266,11 @@ impl Dispatcher {
                 () = self.context.draining.cancelled() => {}
             }
         }
-        let result = self.context.queues().finish(queued, failure, self.now());
+        let key = queued.key.clone();
+        let mut result = self.context.queues().finish(queued, failure, self.now());
+        if is_recorded {
+            result.wake.retain(|woken| *woken != key);
+        }
         self.apply(result, &machine).await;
         self.dispatch_ready(&machine);
     }
@@ -285,19 +297,27 @@ struct SlotGuard {
     queued: QueuedExecution,
     /// True if the attempt no longer counts as connecting.
     is_connected: bool,
+    /// True if the result of the execution is stored.
+    is_recorded: bool,
     is_finished: bool,
 }
 
 impl SlotGuard {
     fn new(dispatcher: &Dispatcher, queued: &QueuedExecution) -> Self {
-        Self { dispatcher: dispatcher.clone(), queued: queued.clone(), is_connected: false, is_finished: false }
+        Self {
+            dispatcher: dispatcher.clone(),
+            queued: queued.clone(),
+            is_connected: false,
+            is_recorded: false,
+            is_finished: false,
+        }
     }
 
     /// Releases the slot now.
     async fn finish(mut self, failure: Option<ConnectFailure>) {
         self.is_finished = true;
         let dispatcher = self.dispatcher.clone();
-        dispatcher.finish(self.queued.clone(), failure).await;
+        dispatcher.finish(self.queued.clone(), failure, self.is_recorded).await;
     }
 }
 
@@ -307,7 +327,7 @@ impl Drop for SlotGuard {
             tracing::error!(execution = %self.queued.key, "the task of an execution ended by a panic");
             let (dispatcher, queued) = (self.dispatcher.clone(), self.queued.clone());
             let failure = (!self.is_connected).then_some(ConnectFailure::Obsolete);
-            tokio::spawn(async move { dispatcher.finish(queued, failure).await });
+            tokio::spawn(async move { dispatcher.finish(queued, failure, false).await });
         }
     }
 }

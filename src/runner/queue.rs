@@ -197,6 +197,11 @@ impl MachineQueues {
         }
     }
 
+    /// Returns true if the execution is in the queue of its machine.
+    pub fn is_waiting(&self, key: &ExecutionKey) -> bool {
+        matches!(self.executions.get(key), Some(State::Waiting { .. }))
+    }
+
     /// Returns the executions that wait for a machine.
     pub fn waiting(&self, machine_key: &MachineKey) -> Vec<ExecutionKey> {
         self.queues.get(machine_key).map_or_else(Vec::new, |queue| queue.waiting.keys().cloned().collect())

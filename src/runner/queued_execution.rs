@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
+use crate::api::CommandExecution;
 use crate::cluster::ExecutionKey;
+use crate::execution::ObjectSize;
 use crate::fleet::MachineKey;
 
 /// Entry of an execution in the queue of its machine.
@@ -18,6 +20,15 @@ pub struct QueuedExecution {
     pub urgent: bool,
     /// Requester, or empty if the requester is unknown. Requesters take turns.
     pub requester: String,
+}
+
+/// An execution as the API server delivered it, and its size.
+#[derive(Clone, Debug)]
+pub struct ReadExecution {
+    /// The execution. A write that depends on it must name its resourceVersion.
+    pub execution: CommandExecution,
+    /// Its size as a Kubernetes object.
+    pub size: ObjectSize,
 }
 
 impl QueuedExecution {

@@ -47,7 +47,7 @@ impl Controller {
         tokio::spawn(async move { keeping.run().await });
         let (events, _publishing) = EventPublisher::start(&cluster, &holder);
         let stamping = RequesterTrustChecker::new(cluster.clone(), Duration::from_secs(60));
-        let policies = Arc::new(PolicyCache::new(cluster.clone()));
+        let policies = Arc::new(PolicyCache::new(cluster.clone(), false));
         let live = LiveOutput::start(&spill(case)).expect("a directory for spill files");
         let loopback = ["127.0.0.0/8", "127.0.0.1/32"].map(|range| range.parse().expect("a range"));
         let (runner, wakes, _machines) = Runner::new(RunnerConfig {

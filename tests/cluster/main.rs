@@ -38,6 +38,7 @@ mod explain;
 mod fairness;
 mod first_steps;
 mod fleet;
+mod freshness;
 mod gitops;
 mod guards;
 mod guide;

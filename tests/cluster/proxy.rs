@@ -1,7 +1,8 @@
 //! Proxy that simulates a bad connection to the API server, because the real server does not lose answers on demand. A
-//! test chooses the fate of status writes and of deletions of executions. The proxy passes all other requests on.
+//! test chooses the fate of status writes and of deletions of executions, and the resources whose watches hang. The
+//! proxy passes all other requests on, and counts them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -41,9 +42,12 @@ pub struct Proxy {
     policies_read: Arc<AtomicUsize>,
     watches: Arc<Mutex<BTreeMap<String, usize>>>,
     date: Arc<Mutex<Option<http::HeaderValue>>>,
+    hanging: Arc<Mutex<BTreeSet<String>>>,
+    requests: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
-type Answer = http::Response<UnsyncBoxBody<Bytes, <Body as hyper::body::Body>::Error>>;
+type BodyError = <Body as hyper::body::Body>::Error;
+type Answer = http::Response<UnsyncBoxBody<Bytes, BodyError>>;
 
 struct Line {
     client: Client,
@@ -54,6 +58,10 @@ struct Line {
     late: Mutex<Option<http::Request<Vec<u8>>>>,
     /// Date header of all answers, in place of the API server's own.
     date: Arc<Mutex<Option<http::HeaderValue>>>,
+    /// Resources whose watches deliver nothing.
+    hanging: Arc<Mutex<BTreeSet<String>>>,
+    /// Number of requests that are not watches, by method and resource, for example `GET machines`.
+    requests: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 impl Proxy {
@@ -66,7 +74,7 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let fates = Arc::new(Mutex::new(VecDeque::from(fates)));
         let policies_read = Arc::new(AtomicUsize::new(0));
-        let (watches, date) = (Arc::default(), Arc::default());
+        let (watches, date, hanging, requests) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
         let line = Arc::new(Line {
             client,
             fates: Arc::clone(&fates),
@@ -74,6 +82,8 @@ impl Proxy {
             watches: Arc::clone(&watches),
             late: Mutex::default(),
             date: Arc::clone(&date),
+            hanging: Arc::clone(&hanging),
+            requests: Arc::clone(&requests),
         });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -87,7 +97,7 @@ impl Proxy {
                 );
             }
         });
-        Self { port, fates, policies_read, watches, date }
+        Self { port, fates, policies_read, watches, date, hanging, requests }
     }
 
     /// Returns the number of full lists of Whitelists.
@@ -103,6 +113,17 @@ impl Proxy {
     /// Sets the `Date` header of all later answers.
     pub fn says_that_it_is(&self, date: &'static str) {
         *self.date.lock().expect("a lock") = Some(http::HeaderValue::from_static(date));
+    }
+
+    /// Lets later watches of a resource hang: the API server is connected, and delivers nothing. Lists still work.
+    pub fn hang_watches_of(&self, resource: &str) {
+        self.hanging.lock().expect("a lock").insert(resource.to_owned());
+    }
+
+    /// Returns and resets the number of requests that are not watches, by method and resource: `GET machines` for one
+    /// Machine, `LIST machines` for a list.
+    pub fn take_requests(&self) -> BTreeMap<String, usize> {
+        std::mem::take(&mut self.requests.lock().expect("a lock"))
     }
 
     /// Returns the number of unused fates.
@@ -129,7 +150,7 @@ impl Line {
     }
 
     /// Answers a request. An error cuts the connection.
-    async fn answer(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, String> {
+    async fn answer(&self, request: http::Request<Incoming>) -> Result<Answer, String> {
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(http::header::HOST);
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes().to_vec();
@@ -146,6 +167,13 @@ impl Line {
         let is_watch = parts.uri.query().unwrap_or_default().contains("watch=");
         if parts.uri.path().ends_with("/whitelists") && !is_watch && !wants_metadata {
             self.policies_read.fetch_add(1, Ordering::Relaxed);
+        }
+        self.count(&parts, is_watch);
+        let resource = parts.uri.path().rsplit('/').next().unwrap_or_default();
+        if is_watch && self.hanging.lock().expect("a lock").contains(resource) {
+            // The answer has begun, and nothing follows.
+            let nothing = futures::stream::pending::<Result<hyper::body::Frame<Bytes>, BodyError>>();
+            return Ok(http::Response::new(http_body_util::StreamBody::new(nothing).boxed_unsync()));
         }
         let request = http::Request::from_parts(parts, body);
         let fate = if is_fateful { self.fates.lock().expect("a lock").pop_front() } else { None };
@@ -178,12 +206,24 @@ impl Line {
         }
     }
 
-    async fn pass(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Body>, String> {
+    fn count(&self, parts: &http::request::Parts, is_watch: bool) {
+        let path: Vec<&str> = parts.uri.path().split('/').collect();
+        let namespaced = path.iter().position(|word| *word == "namespaces");
+        let Some(rest) = namespaced.and_then(|at| path.get(at + 2..)) else { return };
+        let Some(resource) = rest.first().filter(|_| !is_watch) else { return };
+        let method = match (parts.method.as_str(), rest.len()) {
+            ("GET", 1) => "LIST",
+            (method, _) => method,
+        };
+        *self.requests.lock().expect("a lock").entry(format!("{method} {resource}")).or_default() += 1;
+    }
+
+    async fn pass(&self, request: http::Request<Vec<u8>>) -> Result<Answer, String> {
         let mut answer = self.client.send(request.map(Body::from)).await.map_err(|error| error.to_string())?;
         if let Some(date) = self.date.lock().expect("a lock").clone() {
             answer.headers_mut().insert(http::header::DATE, date);
         }
-        Ok(answer)
+        Ok(answer.map(|body| body.boxed_unsync()))
     }
 }
 

@@ -168,13 +168,16 @@ async fn a_command_that_runs_for_a_while_is_shown_as_running() {
 }
 
 #[tokio::test]
-async fn people_are_told_by_events() {
+async fn people_are_told_of_problems_by_events() {
     let case = Case::new().await;
+    case.apply_whitelist("fails", json!([{"name": "fails", "match": "fail", "run": ["/bin/false"]}])).await;
     case.execute("good", "say hello").await;
+    case.execute("failed", "fail").await;
     case.execute("bad", "rm -rf /").await;
-    case.finished("good").await;
-    case.finished("bad").await;
-    for reason in ["Completed", "NoMatchingRule"] {
+    for name in ["good", "failed", "bad"] {
+        case.finished(name).await;
+    }
+    for reason in ["NonZeroExitCode", "NoMatchingRule"] {
         for _ in 0..100 {
             if case.events(reason).await > 0 {
                 break;
@@ -183,6 +186,7 @@ async fn people_are_told_by_events() {
         }
         assert_eq!(case.events(reason).await, 1, "{reason}");
     }
+    assert_eq!(case.events("Completed").await, 0, "a success costs no event");
 }
 
 #[tokio::test]

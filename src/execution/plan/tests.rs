@@ -196,9 +196,25 @@ fn an_allowed_execution_with_a_free_slot_is_enqueued_without_a_write() {
     assert_eq!(plan.effects, [SideEffect::Enqueue { urgent: false }]);
 }
 
+/// In a burst, most executions get a slot within 2 s. A write for each of them would cost more than it tells.
+#[test]
+fn a_wait_for_a_slot_is_written_only_after_two_seconds() {
+    let mut situation = Situation::pending();
+    situation.queue = QueueFact { waiting: 3, has_free_slot: false };
+    for work in [RunnerFact::Idle, RunnerFact::WaitingForSlot] {
+        situation.work = work;
+        let plan = situation.plan();
+        assert_eq!(plan.status, None);
+        assert_eq!(plan.effects, [SideEffect::Enqueue { urgent: false }]);
+        assert!(plan.requeue.is_some_and(|again| again <= Duration::from_secs(2)), "{:?}", plan.requeue);
+    }
+    situation.work = RunnerFact::WaitingForMachine { problem: "refused".to_owned(), needs_person: false };
+    situation.becomes(Phase::Queued, Reason::MachineOffline);
+}
+
 #[test]
 fn an_allowed_execution_without_a_free_slot_is_queued_and_says_so() {
-    let mut situation = Situation::pending();
+    let mut situation = Situation::pending().aged(2);
     situation.queue = QueueFact { waiting: 3, has_free_slot: false };
     let plan = situation.becomes(Phase::Queued, Reason::WaitingForSlot);
     assert!(enqueued(&plan));
@@ -226,7 +242,9 @@ fn the_execution_over_the_queue_limit_is_rejected() {
     situation.queue = QueueFact { waiting: 10, has_free_slot: false };
     situation.becomes(Phase::Rejected, Reason::QueueFull);
     situation.work = RunnerFact::WaitingForSlot;
-    assert!(situation.plan().status.is_some_and(|status| status.phase == Phase::Queued), "one of the ten stays");
+    assert!(enqueued(&situation.plan()) && situation.plan().status.is_none(), "one of the ten stays");
+    let late = situation.aged(2).plan();
+    assert!(late.status.is_some_and(|status| status.phase == Phase::Queued), "one of the ten stays");
 }
 
 #[test]

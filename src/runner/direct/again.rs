@@ -20,7 +20,7 @@ use super::super::context::Context;
 use super::super::decision_input::{
     DecisionInput, decide_again, is_before_deadline, is_claimed_with, is_same_command, read_execution, with_machine,
 };
-use super::super::queued_execution::QueuedExecution;
+use super::super::queued_execution::{QueuedExecution, ReadExecution};
 
 /// Pauses before further attempts to open a session.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10)).with_jitter(0.25);
@@ -134,7 +134,7 @@ async fn may_start(
     let standing = context.holders.current_epoch().ok_or(Not::Yet)?;
     let decided = Instant::now();
     let read = async {
-        let (execution, _) = read_execution(context, work, Some(&held.token)).await?;
+        let ReadExecution { execution, .. } = read_execution(context, work, Some(&held.token)).await?;
         Box::pin(with_machine(context, work, execution)).await
     };
     let ground: DecisionInput = match read.await {
