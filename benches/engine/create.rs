@@ -1,5 +1,5 @@
-//! Measures the time from the create of an execution to the watch event with its result, on a quiet cluster. Compares it
-//! with the same requests without `writ serve` (create, read, two writes), and with a new `ssh` process.
+//! Measures the time from the create of an execution to the watch event with its result, on a quiet cluster. Compares
+//! it with the same requests without `writ serve` (create, read, two writes), and with a new `ssh` process.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
