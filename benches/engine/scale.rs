@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use writ::api::{CommandExecution, CommandExecutionStatus, Machine, Phase};
+use writ::api::{CommandExecution, CommandExecutionStatus, Machine, MachinePhase, Phase};
 
 use crate::lab::Sshd;
 use crate::measure::{Row, cpu, memory};
@@ -21,7 +21,9 @@ const MACHINES: usize = 1_000;
 const PARALLEL: usize = 64;
 /// Number of bytes of standard output in each finished execution.
 const OUTPUT: usize = 2_000;
-/// Time to wait after the first command, so that `writ serve` completes the work of its start.
+/// Maximum time until `writ serve` has probed all Machines once. Each probe logs in.
+const ALL_PROBED: Duration = Duration::from_secs(300);
+/// Time to wait after that, so that `writ serve` completes the work of its start.
 const SETTLE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -39,6 +41,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.start_writ(&[]);
     let is_claimed = |object: &CommandExecution| object.name_any() == "waiting" && object.claim().is_some();
     let (dispatched, _) = watch.until(is_claimed).await;
+    all_probed(&site).await;
     tokio::time::sleep(SETTLE).await;
     let (resident, most) = (memory(site.writ(), "VmRSS"), memory(site.writ(), "VmHWM"));
     let before = cpu(site.writ());
@@ -52,6 +55,26 @@ pub async fn rows(world: &World) -> Vec<Row> {
         Row::bound(&format!("{of}: start to first dispatch"), (dispatched - started).as_secs_f64(), "s", 15.0),
         Row::bound(&format!("{of}: idle, of a core over 30 s"), idle, "%", 1.0),
     ]
+}
+
+/// Waits until every Machine has the result of a probe.
+async fn all_probed(site: &Site<'_>) {
+    let (machines, started): (Api<Machine>, _) =
+        (Api::namespaced(site.client.clone(), &site.namespace), Instant::now());
+    loop {
+        let all = machines.list(&ListParams::default()).await.expect("the Machines");
+        let is_probed = |machine: &Machine| {
+            let phase = machine.status.as_ref().and_then(|status| status.phase);
+            phase.is_some_and(|phase| phase != MachinePhase::Unknown)
+        };
+        let left = all.items.iter().filter(|machine| !is_probed(machine)).count();
+        if left == 0 {
+            eprintln!("    all Machines probed after {:.0} s", started.elapsed().as_secs_f64());
+            return;
+        }
+        assert!(started.elapsed() < ALL_PROBED, "{left} Machines are not probed");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
 }
 
 /// Runs an execution. Returns its status, with [`OUTPUT`] bytes as standard output.

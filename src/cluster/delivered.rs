@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::stream::{BoxStream, StreamExt as _};
 use kube::Resource;
@@ -32,6 +33,8 @@ const MAX_TEXT_BYTES: usize = 16_384;
 /// Maximum length of all kept texts together, in bytes. About 1,000 executions can then wait for their reconcile. Writ
 /// reads further executions live.
 const MAX_KEPT_BYTES: usize = 4_194_304;
+/// Time after which a text can be dropped if the memory is full. Normally a reconcile uses a text within a second.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// Texts of executions that the watch has delivered and that no reconcile has used yet.
 #[derive(Default)]
@@ -39,10 +42,19 @@ pub struct DeliveredExecutions(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    /// Latest text of each execution, by UID.
-    texts: HashMap<String, Box<str>>,
+    /// Latest text of each execution, by namespace and name.
+    texts: HashMap<Name, Text>,
     /// Length of all texts together.
     bytes: usize,
+}
+
+/// Namespace and name.
+type Name = (Option<String>, Option<String>);
+
+struct Text {
+    uid: Option<String>,
+    text: Box<str>,
+    delivered: Instant,
 }
 
 impl Cluster {
@@ -63,10 +75,14 @@ impl Cluster {
 }
 
 impl DeliveredExecutions {
-    /// Removes and returns the last delivered version of the execution with this UID, and its size. Returns `None` if
-    /// no text is kept, or if the text cannot be decoded. The caller must then read the execution live.
-    pub fn take(&self, uid: &str) -> Option<(CommandExecution, ObjectSize)> {
-        let text = self.kept().remove(uid)?;
+    /// Removes and returns the last delivered version of an execution, and its size. `metadata` has the name and the UID
+    /// of the execution. Returns `None` if no text is kept, or if the text cannot be decoded. The caller must then read
+    /// the execution live.
+    pub fn take(&self, metadata: &ObjectMeta) -> Option<(CommandExecution, ObjectSize)> {
+        let Text { uid, text, .. } = self.kept().remove(&name_of(metadata))?;
+        if uid.is_none() || uid != metadata.uid {
+            return None;
+        }
         let execution: LeanExecution = serde_json::from_str(&text).ok()?;
         Some(execution.with_size(text.len()))
     }
@@ -77,19 +93,21 @@ impl DeliveredExecutions {
             Event::Apply(delivery) => Event::Apply(self.keep(delivery)),
             Event::InitApply(delivery) => Event::InitApply(self.keep(delivery)),
             Event::Delete(delivery) => {
-                self.kept().remove(delivery.slim.meta().uid.as_deref().unwrap_or_default());
+                self.kept().remove(&name_of(delivery.slim.meta()));
                 Event::Delete(delivery.slim)
             }
-            Event::Init => Event::Init,
+            Event::Init => {
+                // The new list delivers all texts again. For an execution that no longer exists, no event follows.
+                *self.kept() = Kept::default();
+                Event::Init
+            }
             Event::InitDone => Event::InitDone,
         }
     }
 
     fn keep(&self, delivery: Delivery) -> Slim<CommandExecution> {
         let Delivery { slim, text } = delivery;
-        if let Some(uid) = &slim.meta().uid {
-            self.kept().replace(uid, text);
-        }
+        self.kept().replace(slim.meta(), text, Instant::now());
         slim
     }
 
@@ -100,19 +118,29 @@ impl DeliveredExecutions {
 
 impl Kept {
     /// Replaces the text of an execution. Keeps no text if the memory for texts is full.
-    fn replace(&mut self, uid: &str, text: Option<Box<str>>) {
-        self.remove(uid);
-        if let Some(text) = text.filter(|text| self.bytes.saturating_add(text.len()) <= MAX_KEPT_BYTES) {
+    fn replace(&mut self, metadata: &ObjectMeta, text: Option<Box<str>>, now: Instant) {
+        let name = name_of(metadata);
+        self.remove(&name);
+        let Some(text) = text else { return };
+        if self.bytes.saturating_add(text.len()) > MAX_KEPT_BYTES {
+            self.texts.retain(|_, kept| now.saturating_duration_since(kept.delivered) < KEPT_FOR);
+            self.bytes = self.texts.values().map(|kept| kept.text.len()).sum();
+        }
+        if self.bytes.saturating_add(text.len()) <= MAX_KEPT_BYTES {
             self.bytes += text.len();
-            self.texts.insert(uid.to_owned(), text);
+            self.texts.insert(name, Text { uid: metadata.uid.clone(), text, delivered: now });
         }
     }
 
-    fn remove(&mut self, uid: &str) -> Option<Box<str>> {
-        let text = self.texts.remove(uid)?;
-        self.bytes = self.bytes.saturating_sub(text.len());
-        Some(text)
+    fn remove(&mut self, name: &Name) -> Option<Text> {
+        let kept = self.texts.remove(name)?;
+        self.bytes = self.bytes.saturating_sub(kept.text.len());
+        Some(kept)
     }
+}
+
+fn name_of(metadata: &ObjectMeta) -> Name {
+    (metadata.namespace.clone(), metadata.name.clone())
 }
 
 /// An execution as the watch delivers it.
@@ -180,9 +208,9 @@ mod tests {
 
     use super::*;
 
-    fn object(uid: &str, version: &str, metadata: usize) -> Value {
+    fn object(name: &str, version: &str, metadata: usize) -> Value {
         json!({"apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution",
-            "metadata": {"name": uid, "namespace": "team", "uid": uid, "resourceVersion": version,
+            "metadata": {"name": name, "namespace": "team", "uid": format!("uid of {name}"), "resourceVersion": version,
                 "labels": {"a": "y".repeat(metadata)}},
             "spec": {"machineRef": {"name": "web-1"}, "command": "true"}})
     }
@@ -196,59 +224,74 @@ mod tests {
         }
     }
 
-    fn version(read: Option<(CommandExecution, ObjectSize)>) -> Option<String> {
-        read.and_then(|(execution, _)| execution.metadata.resource_version)
+    /// Takes the text of the execution with this name. Returns its version.
+    fn taken(all: &DeliveredExecutions, name: &str) -> Option<String> {
+        let (execution, _) = all.take(delivered(&object(name, "0", 0)).meta())?;
+        execution.metadata.resource_version
     }
 
     #[test]
     fn each_text_is_used_once_and_the_latest_wins() {
-        let delivered_ones = DeliveredExecutions::default();
-        let first = object("u", "1", 10);
-        delivered_ones.receive(Event::InitApply(delivered(&first)));
-        delivered_ones.receive(Event::Apply(delivered(&object("u", "2", 10))));
-        let (execution, size) = delivered_ones.take("u").unwrap();
+        let all = DeliveredExecutions::default();
+        let last = object("x", "2", 10);
+        all.receive(Event::InitApply(delivered(&object("x", "1", 10))));
+        all.receive(Event::Apply(delivered(&last)));
+        let (execution, size) = all.take(delivered(&last).meta()).unwrap();
         assert_eq!(execution.metadata.resource_version.as_deref(), Some("2"));
-        assert_eq!((size.total, size.labels > 10), (first.to_string().len(), true));
-        assert!(delivered_ones.take("u").is_none());
+        assert_eq!((size.total, size.labels > 10), (last.to_string().len(), true));
+        assert_eq!(taken(&all, "x"), None);
     }
 
     #[test]
-    fn a_deleted_a_large_and_an_undecodable_execution_are_read_live() {
-        let delivered_ones = DeliveredExecutions::default();
-        delivered_ones.receive(Event::Apply(delivered(&object("deleted", "1", 10))));
-        delivered_ones.receive(Event::Delete(delivered(&object("deleted", "2", 10))));
-        delivered_ones.receive(Event::Apply(delivered(&object("large", "1", 10))));
-        delivered_ones.receive(Event::Apply(delivered(&object("large", "2", MAX_TEXT_BYTES))));
+    fn a_deleted_a_large_an_undecodable_and_another_execution_are_read_live() {
+        let all = DeliveredExecutions::default();
+        all.receive(Event::Apply(delivered(&object("deleted", "1", 10))));
+        all.receive(Event::Delete(delivered(&object("deleted", "2", 10))));
+        all.receive(Event::Apply(delivered(&object("large", "1", 10))));
+        all.receive(Event::Apply(delivered(&object("large", "2", MAX_TEXT_BYTES))));
         let mut strange = object("strange", "1", 10);
         strange["spec"]["command"] = json!(["a list"]);
-        let slim = delivered_ones.receive(Event::Apply(delivered(&strange)));
+        let slim = all.receive(Event::Apply(delivered(&strange)));
         assert!(matches!(slim, Event::Apply(slim) if slim.meta().name.as_deref() == Some("strange")));
-        for uid in ["deleted", "large", "strange"] {
-            assert_eq!(version(delivered_ones.take(uid)), None, "{uid}");
+        let mut other = object("other", "1", 10);
+        other["metadata"]["uid"] = json!("that of an earlier execution");
+        all.receive(Event::Apply(delivered(&other)));
+        all.receive(Event::Apply(delivered(&object("before the list", "1", 10))));
+        for name in ["deleted", "large", "strange", "other"] {
+            assert_eq!(taken(&all, name), None, "{name}");
         }
-        assert_eq!(delivered_ones.kept().bytes, 0);
+        all.receive(Event::Init);
+        assert_eq!(taken(&all, "before the list"), None);
+        assert_eq!(all.kept().bytes, 0);
     }
 
     #[test]
     fn memory_for_texts_is_bounded_and_copies_have_no_text() {
-        let delivered_ones = DeliveredExecutions::default();
+        let all = DeliveredExecutions::default();
         let count = MAX_KEPT_BYTES / 10_000 + 50;
         for index in 0..count {
-            let delivery = delivered(&object(&format!("u{index}"), "1", 10_000));
+            let delivery = delivered(&object(&format!("x{index}"), "1", 10_000));
             assert!(delivery.clone().text.is_none());
-            delivered_ones.receive(Event::Apply(delivery));
+            all.receive(Event::Apply(delivery));
         }
-        let bytes = delivered_ones.kept().bytes;
-        let kept = delivered_ones.kept().texts.len();
+        let (bytes, kept) = {
+            let kept = all.kept();
+            (kept.bytes, kept.texts.len())
+        };
         assert!(bytes <= MAX_KEPT_BYTES && kept < count && kept > 350, "{bytes} bytes of {kept} texts");
-        assert!(delivered_ones.take("u0").is_some());
-        assert!(delivered_ones.take(&format!("u{}", count - 1)).is_none());
+        assert_eq!(taken(&all, &format!("x{}", count - 1)), None);
+        // Texts that nobody used make room after a minute.
+        let late = delivered(&object("late", "1", 10_000));
+        all.kept().replace(late.slim.meta(), late.text, Instant::now() + KEPT_FOR);
+        assert_eq!(all.kept().texts.len(), 1);
+        assert_eq!(taken(&all, "late").as_deref(), Some("1"));
+        assert_eq!(all.kept().bytes, 0);
     }
 
     #[test]
     fn a_list_is_delivered_like_events() {
         let list = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecutionList",
-            "metadata": {"resourceVersion": "9"}, "items": [object("u", "1", 10)]});
+            "metadata": {"resourceVersion": "9"}, "items": [object("x", "1", 10)]});
         let list: kube::api::ObjectList<Delivery> = serde_json::from_str(&list.to_string()).unwrap();
         assert!(list.items.iter().all(|delivery| delivery.text.is_some()));
     }

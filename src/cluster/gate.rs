@@ -6,7 +6,8 @@
 //!   concurrently.
 //!
 //! Watches are exempt, because their number is fixed, and only one event of a watch is in memory. Requests for Leases
-//! never wait for a connection, so that this process keeps its Lease while other requests hang.
+//! are exempt too, so that this process keeps its Lease while other requests hang. A Lease is small, and only a few
+//! requests for Leases are in progress.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -82,9 +83,9 @@ where
         let pool = match kind_of(request.uri()) {
             AnswerKind::Object => Some(self.gate.objects.clone()),
             AnswerKind::Page => Some(self.gate.pages.clone()),
-            AnswerKind::Stream => None,
+            AnswerKind::Unlimited => None,
         };
-        let requests = (pool.is_some() && !is_lease(request.uri())).then(|| self.gate.requests.clone());
+        let requests = pool.is_some().then(|| self.gate.requests.clone());
         let namespace = namespace(request.uri()).to_owned();
         // The request is sent when this future is polled for the first time.
         let answer = self.inner.call(request);
@@ -116,23 +117,23 @@ where
 enum AnswerKind {
     Object,
     Page,
-    Stream,
+    /// A watch or a Lease.
+    Unlimited,
 }
 
 fn kind_of(uri: &Uri) -> AnswerKind {
+    if uri.path().starts_with("/apis/coordination.k8s.io/") {
+        return AnswerKind::Unlimited;
+    }
     let mut kind = AnswerKind::Object;
     for parameter in uri.query().unwrap_or_default().split('&') {
         match parameter.split_once('=') {
-            Some(("watch", _)) => return AnswerKind::Stream,
+            Some(("watch", _)) => return AnswerKind::Unlimited,
             Some(("limit", limit)) if limit != "1" => kind = AnswerKind::Page,
             _ => {}
         }
     }
     kind
-}
-
-fn is_lease(uri: &Uri) -> bool {
-    uri.path().starts_with("/apis/coordination.k8s.io/")
 }
 
 /// Returns the namespace of a request, or an empty text if the request has no namespace. All requests without a
@@ -210,6 +211,6 @@ mod tests {
         assert_eq!(of("/apis/writ.dev/v1alpha1/namespaces/a/machines?limit=1"), (AnswerKind::Object, a.clone()));
         assert_eq!(of("/apis/writ.dev/v1alpha1/namespaces/a/whitelists?&limit=10"), (AnswerKind::Page, a));
         assert_eq!(of("/apis/writ.dev/v1alpha1/machines?limit=500"), (AnswerKind::Page, none.clone()));
-        assert_eq!(of("/apis/writ.dev/v1alpha1/machines?&watch=true&limit=10"), (AnswerKind::Stream, none));
+        assert_eq!(of("/apis/writ.dev/v1alpha1/machines?&watch=true&limit=10"), (AnswerKind::Unlimited, none));
     }
 }

@@ -140,7 +140,8 @@ impl<K: Resource<DynamicType = ()> + Clone> MergedWatch<K> {
                 Vec::new()
             }
             Ok(Event::InitApply(object)) => {
-                watch.list.push(object);
+                // A clone can be smaller than the object (see `delivered`), and all objects of the list stay in memory.
+                watch.list.push(object.clone());
                 Vec::new()
             }
             Ok(Event::InitDone) => {
@@ -160,7 +161,7 @@ impl<K: Resource<DynamicType = ()> + Clone> MergedWatch<K> {
                 if is_list_delivered {
                     vec![Ok(Event::Delete(object))]
                 } else {
-                    self.deleted_during_list.insert(name, object);
+                    self.deleted_during_list.insert(name, object.clone());
                     Vec::new()
                 }
             }

@@ -220,10 +220,12 @@ impl PolicyCache {
     async fn confirm(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         let Some(snapshot) = self.recent_snapshot(namespace) else { return self.listed(namespace).await };
         let reads = snapshot.versions.iter().map(|(name, version)| self.has_version(namespace, name, version));
-        if try_join_all(reads).await?.into_iter().all(|is_same| is_same) {
-            Ok(snapshot.rules)
-        } else {
-            self.listed(namespace).await
+        let is_same = try_join_all(reads).await?.into_iter().all(|is_same| is_same);
+        // The reads can take seconds. Meanwhile, the list can become too old, or the watch can report a new Whitelist.
+        let now = self.recent_snapshot(namespace).filter(|now| is_same && now.versions == snapshot.versions);
+        match now {
+            Some(now) => Ok(now.rules),
+            None => self.listed(namespace).await,
         }
     }
 
@@ -275,11 +277,13 @@ impl PolicyCache {
                 None => break,
             }
         }
-        if let Some(Cached { snapshot, .. }) = self.state().snapshots.get_mut(namespace)
-            && snapshot.versions == versions
-        {
-            snapshot.listed = snapshot.listed.max(started);
-            return Ok(snapshot.rules.clone());
+        if let Some(Cached { snapshot, changed, .. }) = self.state().snapshots.get_mut(namespace) {
+            if snapshot.versions == versions {
+                snapshot.listed = snapshot.listed.max(started);
+                return Ok(snapshot.rules.clone());
+            }
+            // The snapshot counts as outdated, even if the full read below fails.
+            *changed = Some(Instant::now());
         }
         self.read_and_compile(namespace, &what).await
     }

@@ -32,7 +32,7 @@ use kube::{Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
-use crate::api::{CommandExecution, CommandExecutionStatus};
+use crate::api::{CommandExecution, CommandExecutionStatus, Phase};
 use crate::cluster::{ClusterError, DeliveredExecutions, ExecutionKey};
 use crate::execution::{self, ObjectSize, SideEffect};
 use crate::fairness::{Place, Size};
@@ -120,19 +120,18 @@ fn span(object: &ExecutionMeta) -> tracing::Span {
     span
 }
 
-/// Returns the version of the execution that the watch has just delivered, or with which it entered the queue where it
-/// waits.
+/// Returns the version of the execution that the watch has just delivered. Else returns the version with which the
+/// execution entered the queue where it waits, if the watch has delivered no later version.
 fn known_version(object: &ExecutionMeta, controller: &Controller) -> Option<(CommandExecution, ObjectSize)> {
-    let uid = object.meta().uid.as_deref().unwrap_or_default();
-    let delivered = controller.delivered.take(uid);
+    let delivered = controller.delivered.take(object.meta());
     delivered.or_else(|| {
         let key = ExecutionKey {
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
-            uid: uid.to_owned(),
+            uid: object.uid().unwrap_or_default(),
         };
         let ReadExecution { execution, size } = controller.context.runner.waiting_version(&key)?;
-        Some((execution, size))
+        (execution.resource_version() == object.resource_version()).then_some((execution, size))
     })
 }
 
@@ -186,8 +185,12 @@ async fn apply(read: ReadExecution, planned: Planned, context: &Context) -> Resu
     let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
     let protects = (plan.needs_finalizer || ends) && !is_deleted;
     // The runner adds the finalizer concurrently with its reads for the claim, unless the execution waits longer.
-    let is_left_to_runner = is_early && plan.status.is_none();
+    let waits = plan.status.as_ref().is_some_and(|status| status.phase == Phase::Queued)
+        || plan.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
+    let is_left_to_runner = is_early || ends || is_deleted;
+    let key = key_of(&read.execution);
     let Some(mut read) = ensure_finalizer(read, protects, context).await? else {
+        context.runner.forget_version(&key);
         return Ok(Action::requeue(Duration::from_millis(100)));
     };
     if let Some(status) = plan.status {
@@ -195,16 +198,15 @@ async fn apply(read: ReadExecution, planned: Planned, context: &Context) -> Resu
             Some(stored) => read.execution = stored,
             // The execution changed after it was read, so the plan is outdated. The next reconcile reads it live.
             None => {
-                context.runner.forget_version(&key_of(&read.execution));
+                context.runner.forget_version(&key);
                 return Ok(Action::requeue(Duration::from_millis(100)));
             }
         }
     }
-    let enqueues = plan.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
-    let Some(read) = ensure_finalizer(read, enqueues && !is_left_to_runner, context).await? else {
+    let Some(read) = ensure_finalizer(read, waits && !is_left_to_runner, context).await? else {
+        context.runner.forget_version(&key);
         return Ok(Action::requeue(Duration::from_secs(1)));
     };
-    let key = key_of(&read.execution);
     for effect in plan.effects {
         match effect {
             SideEffect::Enqueue { urgent } => {

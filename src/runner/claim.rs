@@ -203,7 +203,9 @@ pub(super) async fn claim(
             return held_claim(context, work, token, execution, &made, (standing, decided));
         }
         let Some(resolved) = resolved? else {
-            // The Machine or its Secret has changed, so the next attempt opens a new connection.
+            // The Machine or its Secret has changed, so the next attempt opens a new connection. The controller of
+            // Machines reads the new `maxConcurrent`, even if the watch has not delivered the change.
+            context.fleet.machines.wake(&work.machine_key());
             context.fleet.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
             return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         };

@@ -126,9 +126,10 @@ async fn nothing_is_rejected_by_outdated_rules_even_if_the_watch_hangs() {
 /// The Deny is at every moment in at least one Whitelist: first in `a`, then in both, then in `b` or in a new one.
 #[tokio::test]
 async fn a_deny_that_moves_between_whitelists_is_never_missed() {
-    let (case, _proxy) = warm_case(&[], &[]).await;
+    let (case, _proxy) = warm_case(&[], &["whitelists"]).await;
     case.apply_whitelist("a", deny_bob(&case)).await;
     case.apply_whitelist("b", nothing()).await;
+    tokio::time::sleep(MAX_LIST_AGE).await;
     case.execute("first", "greet bob").await;
     case.ends("first", Phase::Rejected, Reason::Denied).await;
     let moving = async {

@@ -1,14 +1,14 @@
 //! Gathers the facts about an execution, and plans its next step with them.
 //!
-//! Most executions only enter the queue of their machine, and wait there. For them, [`plan_early`] needs no live read of
-//! the Machine and of the Whitelists, because the runner reads both before the claim. Every other plan comes from
-//! [`plan_live`], which reads both live.
+//! Most executions only enter the queue of their machine. For them, [`plan_early`] needs no live read of the Machine and
+//! of the Whitelists, because the runner reads both before the claim. Every other plan comes from [`plan_live`], which
+//! reads both live.
 
 use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::Store;
 
-use crate::api::{CommandExecution, ExecutionReceipt, Machine, Phase, Reason};
+use crate::api::{CommandExecution, ExecutionReceipt, Machine, Phase};
 use crate::cluster::{ClusterError, Slim};
 use crate::execution::{
     self, HolderFact, MachineFact, ObjectSize, Observed, Plan, PriorExecutionFact, ReceiptKey, RunnerFact,
@@ -30,10 +30,9 @@ pub(super) struct Planned {
     pub is_early: bool,
 }
 
-/// Facts that a plan needs from other objects.
+/// Facts that a plan needs from other objects, apart from the rules.
 struct Reads {
     machine: MachineRead,
-    rules: RuleSet,
     prior: PriorExecution,
     holder: HolderFact,
 }
@@ -66,9 +65,9 @@ pub(super) fn plan_for_attempt(live: &CommandExecution, context: &Context) -> Op
     Some(Planned { plan: Plan { requeue, ..Plan::default() }, machine: None, is_early: true })
 }
 
-/// Plans with the rules of the latest read, and with the Machine of an open connection. Returns `None` if this plan
-/// would do anything other than to enqueue the execution, or to report that it waits for a slot. Only [`plan_live`] may
-/// decide anything else.
+/// Plans an execution that is new to the runner, with the rules of the latest read, and with the Machine of an open
+/// connection. Returns `None` if this plan would do anything other than to enqueue the execution, because only
+/// [`plan_live`] may decide anything else.
 ///
 /// The receipt is read live. If there is no open connection, the Machine is also read live.
 pub(super) async fn plan_early(
@@ -78,13 +77,8 @@ pub(super) async fn plan_early(
 ) -> Result<Option<Planned>, ClusterError> {
     let namespace = live.namespace().unwrap_or_default();
     let machine_name = &live.spec.machine_ref.name;
-    let phase = live.phase();
-    let is_early = match context.runner.facts(&key_of(live), machine_name).0 {
-        RunnerFact::Idle => phase == Phase::Pending,
-        RunnerFact::WaitingForSlot => matches!(phase, Phase::Pending | Phase::Queued),
-        _ => false,
-    };
-    if !is_early || live.is_claimed() {
+    let is_new = live.phase() == Phase::Pending && !live.is_claimed();
+    if !is_new || context.runner.facts(&key_of(live), machine_name).0 != RunnerFact::Idle {
         return Ok(None);
     }
     let Some(rules) = context.policies.last_known(&namespace) else { return Ok(None) };
@@ -95,12 +89,10 @@ pub(super) async fn plan_early(
         }
     };
     let (machine, prior) = tokio::try_join!(machine, read_prior_execution(context, live))?;
-    let reads = Reads { machine, rules, prior, holder: HolderFact::Own };
-    let planned = Planned { is_early: true, ..plan(live, size, reads, context, None).await };
-    let status = planned.plan.status.as_ref();
-    let only_waits = status.is_none_or(|status| status.reason == Some(Reason::WaitingForSlot));
-    let only_enqueues = matches!(planned.plan.effects.as_slice(), [SideEffect::Enqueue { .. }]);
-    Ok(Some(planned).filter(|_| only_waits && only_enqueues))
+    let reads = Reads { machine, prior, holder: HolderFact::Own };
+    let plan = plan((live, size), &reads, rules, context, None).await;
+    let only_enqueues = plan.status.is_none() && matches!(plan.effects.as_slice(), [SideEffect::Enqueue { .. }]);
+    Ok(only_enqueues.then(|| Planned { plan, machine: reads.machine.into_metadata(), is_early: true }))
 }
 
 /// Plans with live reads of the Machine and of the Whitelists. `machines` is used only to suggest a Machine name that is
@@ -113,9 +105,10 @@ pub(super) async fn plan_live(
 ) -> Result<Planned, ClusterError> {
     let namespace = live.namespace().unwrap_or_default();
     // After the claim, the plan no longer depends on the Machine and the Whitelists.
-    let (machine, rules, prior) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
+    let needs_reads = matches!(live.phase(), Phase::Pending | Phase::Queued);
+    let (machine, rules, prior) = if needs_reads {
         let machine = read_machine(context, &namespace, &live.spec.machine_ref.name);
-        tokio::try_join!(machine, context.policies.listed(&namespace), read_prior_execution(context, live))?
+        tokio::try_join!(machine, context.policies.confirmed(&namespace), read_prior_execution(context, live))?
     } else {
         (MachineRead::Missing, RuleSet::default(), PriorExecution::None)
     };
@@ -123,29 +116,36 @@ pub(super) async fn plan_live(
         Some(claim) => context.holders.holder_fact(&claim.holder).await?,
         None => HolderFact::Own,
     };
-    Ok(plan(live, size, Reads { machine, rules, prior, holder }, context, Some(machines)).await)
+    let reads = Reads { machine, prior, holder };
+    let mut planned = plan((live, size), &reads, rules, context, Some(machines)).await;
+    let waits = planned.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
+    if needs_reads && !waits {
+        // Perhaps a new Whitelist allows the execution.
+        let rules = context.policies.listed(&namespace).await?;
+        planned = plan((live, size), &reads, rules, context, Some(machines)).await;
+    }
+    Ok(Planned { plan: planned, machine: reads.machine.into_metadata(), is_early: false })
 }
 
 async fn plan(
-    live: &CommandExecution,
-    size: ObjectSize,
-    reads: Reads,
+    (live, size): (&CommandExecution, ObjectSize),
+    reads: &Reads,
+    rules: RuleSet,
     context: &Context,
     machines: Option<&Store<MachineMeta>>,
-) -> Planned {
+) -> Plan {
     let (namespace, machine_name) = (live.namespace().unwrap_or_default(), &live.spec.machine_ref.name);
-    let Reads { machine, rules, prior, holder } = reads;
     let identity = context.stamping.identity(live).await;
     let (runner, queue) = context.runner.facts(&key_of(live), machine_name);
-    let plan = execution::plan(&Observed {
+    execution::plan(&Observed {
         execution: live,
         size,
-        prior_execution: match &prior {
+        prior_execution: match &reads.prior {
             PriorExecution::None => PriorExecutionFact::None,
             PriorExecution::Known(receipt) => PriorExecutionFact::Known(receipt),
             PriorExecution::Unreadable(error) => PriorExecutionFact::Unreadable(error.clone()),
         },
-        machine: match &machine {
+        machine: match &reads.machine {
             MachineRead::Missing => MachineFact::Missing {
                 nearest: machines.and_then(|machines| nearest(machines, &namespace, machine_name)),
             },
@@ -156,12 +156,16 @@ async fn plan(
         identity,
         runner,
         queue,
-        holder,
+        holder: reads.holder,
         grace_for_missing: context.grace_for_missing,
         now: context.cluster.now(),
-    });
-    let machine = if let MachineRead::Found(machine) = machine { Some(machine.metadata) } else { None };
-    Planned { plan, machine, is_early: false }
+    })
+}
+
+impl MachineRead {
+    fn into_metadata(self) -> Option<ObjectMeta> {
+        if let MachineRead::Found(machine) = self { Some(machine.metadata) } else { None }
+    }
 }
 
 /// Returns the Machine name in `namespace` that is most similar to `name`, or `None` if no name is similar.
