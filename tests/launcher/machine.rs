@@ -439,6 +439,15 @@ pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0)
 }
 
+/// Makes a file executable for everybody, or a directory accessible. A file is replaced by a copy that `cp` writes.
+/// Without the copy, a process that another test starts at this moment could hold the file open for writing, and the
+/// kernel would refuse to execute the file (ETXTBSY).
 pub fn make_executable(path: &Path) {
+    if path.is_file() {
+        let copy = path.with_extension("copy");
+        let status = std::process::Command::new("cp").arg(path).arg(&copy).status();
+        assert!(status.expect("cp runs").success(), "cp of {}", path.display());
+        std::fs::rename(&copy, path).expect("the copy takes its place");
+    }
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("permissions");
 }
