@@ -5,9 +5,8 @@
 //! - Answers can be large, because users decide how large an object is. The client therefore reads only a few answers
 //!   concurrently.
 //!
-//! Watches are exempt, because their number is fixed, and only one event of a watch is in memory. Requests for Leases
-//! are exempt too, so that this process keeps its Lease while other requests hang. A Lease is small, and only a few
-//! requests for Leases are in progress.
+//! Watches are exempt, because their number is fixed, and only one event of a watch is in memory. Writes of Leases are
+//! exempt too, so that this process keeps its Lease while other requests hang.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -80,7 +79,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let pool = match kind_of(request.uri()) {
+        let kind = if is_lease_write(&request) { AnswerKind::Unlimited } else { kind_of(request.uri()) };
+        let pool = match kind {
             AnswerKind::Object => Some(self.gate.objects.clone()),
             AnswerKind::Page => Some(self.gate.pages.clone()),
             AnswerKind::Unlimited => None,
@@ -117,14 +117,15 @@ where
 enum AnswerKind {
     Object,
     Page,
-    /// A watch or a Lease.
+    /// Answer to a watch, or to a write of a Lease.
     Unlimited,
 }
 
+fn is_lease_write<T>(request: &Request<T>) -> bool {
+    request.method() != http::Method::GET && request.uri().path().starts_with("/apis/coordination.k8s.io/")
+}
+
 fn kind_of(uri: &Uri) -> AnswerKind {
-    if uri.path().starts_with("/apis/coordination.k8s.io/") {
-        return AnswerKind::Unlimited;
-    }
     let mut kind = AnswerKind::Object;
     for parameter in uri.query().unwrap_or_default().split('&') {
         match parameter.split_once('=') {
@@ -179,11 +180,12 @@ mod tests {
         }
     }
 
-    /// Sends requests with this path concurrently. Returns the maximum number of requests that were in progress.
-    async fn most_concurrent(path: &str, count: usize) -> usize {
+    /// Sends requests with this method and path concurrently. Returns the maximum number of requests in progress.
+    async fn most_concurrent(method: http::Method, path: &str, count: usize) -> usize {
         let server = Counting::default();
         let mut gated = Gate::new().layer(server.clone());
-        let answers = (0..count).map(|_| gated.call(Request::get(path).body(Body::empty()).unwrap()));
+        let request = || Request::builder().method(method.clone()).uri(path).body(Body::empty()).unwrap();
+        let answers = (0..count).map(|_| gated.call(request()));
         let answers: Vec<_> = answers.collect();
         let read = |answer: <Gated<Counting> as Service<Request<Body>>>::Future| async move {
             answer.await.unwrap().into_body().collect().await.unwrap().to_bytes().len()
@@ -195,9 +197,12 @@ mod tests {
 
     #[tokio::test]
     async fn requests_wait_for_a_connection_and_watches_do_not() {
-        assert_eq!(most_concurrent("/api/v1/namespaces/a/secrets/b", 300).await, CONCURRENT_REQUESTS.share);
-        assert_eq!(most_concurrent("/api/v1/namespaces/a/secrets?watch=true", 300).await, 300);
-        assert_eq!(most_concurrent("/apis/coordination.k8s.io/v1/namespaces/a/leases/b", 300).await, 300);
+        let lease = "/apis/coordination.k8s.io/v1/namespaces/a/leases/b";
+        let secrets = "/api/v1/namespaces/a/secrets";
+        assert_eq!(most_concurrent(http::Method::GET, secrets, 300).await, CONCURRENT_REQUESTS.share);
+        assert_eq!(most_concurrent(http::Method::GET, lease, 300).await, CONCURRENT_REQUESTS.share);
+        assert_eq!(most_concurrent(http::Method::PATCH, lease, 300).await, 300);
+        assert_eq!(most_concurrent(http::Method::GET, &format!("{secrets}?watch=true"), 300).await, 300);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! # Guarantees
 //! 1. [`PolicyCache::listed`] includes every change of a Whitelist that was committed before the call.
 //! 2. [`PolicyCache::confirmed`] includes every change and deletion of a Whitelist that was committed before the call.
-//!    It includes a new Whitelist at the latest [`MAX_LIST_AGE`] after its creation, even if the watch hangs.
+//!    It includes each Whitelist that was created [`MAX_LIST_AGE`] or longer before the call, even if the watch hangs.
 //! 3. All rules of a result come from the same moment. Without this guarantee, Writ could miss a Deny that a user moves
 //!    from one Whitelist to another.
 //!
@@ -40,8 +40,8 @@ use super::{Change, Cluster, ClusterError, Operation, PAGE, Slim};
 pub use snapshot::compile;
 use snapshot::{MAX_RULE_BYTES, Snapshot, Version, Versions, fail_closed, named_version};
 
-/// Maximum age of the list of Whitelists that a start may depend on. A new Whitelist counts at the latest after this
-/// time.
+/// Maximum age of the list of Whitelists that a start may depend on. A new Whitelist counts for each start whose check
+/// begins this long after its creation.
 pub const MAX_LIST_AGE: Duration = Duration::from_secs(2);
 /// Interval between lists in the background. The interval is shorter than [`MAX_LIST_AGE`], so that a start waits for a
 /// list only if a list takes longer than the difference.

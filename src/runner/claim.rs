@@ -245,19 +245,32 @@ async fn known_or_read(
     token: &str,
     known: Option<ReadExecution>,
 ) -> Result<ReadExecution, ConnectFailure> {
-    let read = match known {
-        Some(known) => check_startable(context, work, Some(token), known)?,
-        None => read_execution(context, work, Some(token)).await?,
-    };
+    if let Some(known) = known {
+        let known = check_startable(context, work, Some(token), known)?;
+        if let Some(protected) = with_finalizer(context, work, token, known).await? {
+            return Ok(protected);
+        }
+    }
+    let read = read_execution(context, work, Some(token)).await?;
+    // The execution has changed again, is being deleted, or is deleted. The controller reads it again.
+    with_finalizer(context, work, token, read).await?.ok_or(ConnectFailure::Obsolete)
+}
+
+/// Adds the finalizer if it is missing. Returns `None` if the execution has changed since it was read.
+async fn with_finalizer(
+    context: &Context,
+    work: &QueuedExecution,
+    token: &str,
+    read: ReadExecution,
+) -> Result<Option<ReadExecution>, ConnectFailure> {
     if read.execution.has_audit_finalizer() || read.execution.is_claimed() {
-        return Ok(read);
+        return Ok(Some(read));
     }
     match context.cluster.add_finalizer(&read.execution).await {
-        Ok((execution, size)) => check_startable(context, work, Some(token), ReadExecution { execution, size }),
-        // The execution has changed, is being deleted, or is deleted. The controller reads it again.
-        Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => {
-            Err(ConnectFailure::Obsolete)
+        Ok((execution, size)) => {
+            check_startable(context, work, Some(token), ReadExecution { execution, size }).map(Some)
         }
+        Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),
         Err(error) => Err(ConnectFailure::from_read(&error)),
     }
 }

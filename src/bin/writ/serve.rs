@@ -79,7 +79,7 @@ pub struct Serve {
 
     /// List all Whitelists of the namespace before each start. A new Whitelist then counts at once, and each start
     /// takes about 0.1 s longer. Without this flag, a changed or deleted Whitelist counts at once, and a new Whitelist
-    /// counts at the latest 2 s after its creation.
+    /// counts for each start whose check begins 2 s or more after its creation.
     #[arg(long)]
     strict_policy_reads: bool,
 

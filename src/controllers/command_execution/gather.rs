@@ -106,9 +106,19 @@ pub(super) async fn plan_live(
     let namespace = live.namespace().unwrap_or_default();
     // After the claim, the plan no longer depends on the Machine and the Whitelists.
     let needs_reads = matches!(live.phase(), Phase::Pending | Phase::Queued);
+    let work = context.runner.facts(&key_of(live), &live.spec.machine_ref.name).0;
+    // An execution that waits is decided by the same rules as a start. This avoids a list for each execution of a burst.
+    let is_waiting = matches!(work, RunnerFact::WaitingForSlot | RunnerFact::WaitingForMachine { .. });
+    let rules = async {
+        if is_waiting {
+            context.policies.confirmed(&namespace).await
+        } else {
+            context.policies.listed(&namespace).await
+        }
+    };
     let (machine, rules, prior) = if needs_reads {
         let machine = read_machine(context, &namespace, &live.spec.machine_ref.name);
-        tokio::try_join!(machine, context.policies.confirmed(&namespace), read_prior_execution(context, live))?
+        tokio::try_join!(machine, rules, read_prior_execution(context, live))?
     } else {
         (MachineRead::Missing, RuleSet::default(), PriorExecution::None)
     };
@@ -118,8 +128,8 @@ pub(super) async fn plan_live(
     };
     let reads = Reads { machine, prior, holder };
     let mut planned = plan((live, size), &reads, rules, context, Some(machines)).await;
-    let waits = planned.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
-    if needs_reads && !waits {
+    let stays = planned.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
+    if needs_reads && is_waiting && !stays {
         // Perhaps a new Whitelist allows the execution.
         let rules = context.policies.listed(&namespace).await?;
         planned = plan((live, size), &reads, rules, context, Some(machines)).await;
