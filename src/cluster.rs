@@ -51,5 +51,6 @@ pub use policies::{MAX_LIST_AGE, PolicyCache, compile as compile_object};
 pub use requester_trust::{RequesterTrust, RequesterTrustChecker};
 pub use secret::{SshKey, SshSecret};
 pub use shared_watch::{Change, SharedWatch};
+pub(crate) use slim::execution_resource;
 pub use slim::{PAGE, Slim};
 pub use status::{FIELD_MANAGER, WriteOutcome};

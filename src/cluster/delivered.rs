@@ -5,16 +5,14 @@
 //! resourceVersion of the text. If the execution has changed, the API server refuses the write, and Writ reads the
 //! execution live.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::stream::{BoxStream, StreamExt as _};
-use kube::Resource;
+use kube::Resource as _;
 use kube::api::ObjectMeta;
-use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher::Event;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -26,7 +24,7 @@ use crate::telemetry::Watch;
 
 use super::lean::LeanExecution;
 use super::shared_watch::{SharedWatch, share};
-use super::{Cluster, Slim};
+use super::{Cluster, Slim, execution_resource};
 
 /// Maximum length of a kept text, in bytes. The text of most executions without a result has 2 to 4 KiB.
 const MAX_TEXT_BYTES: usize = 16_384;
@@ -172,34 +170,7 @@ impl<'de> Deserialize<'de> for Delivery {
     }
 }
 
-impl Resource for Delivery {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        CommandExecution::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        CommandExecution::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        CommandExecution::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        CommandExecution::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        self.slim.meta()
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.slim.meta_mut()
-    }
-}
+execution_resource!(Delivery, slim.metadata);
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ pub const PAGE: u32 = 10;
 
 /// An object of kind `K` with only its name, version and times. Takes about 500 bytes.
 pub struct Slim<K> {
-    metadata: ObjectMeta,
+    pub(super) metadata: ObjectMeta,
     /// Approximate size of the whole object in bytes.
     pub bytes: usize,
     /// Hash of the object's labels.
@@ -121,6 +121,42 @@ impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> Resource for
         &mut self.metadata
     }
 }
+
+/// Implements [`Resource`] for a type that holds a part of a CommandExecution. The second argument is the path of its
+/// metadata.
+macro_rules! execution_resource {
+    ($type:ty, $($metadata:ident).+) => {
+        impl kube::Resource for $type {
+            type DynamicType = ();
+            type Scope = kube::core::NamespaceResourceScope;
+
+            fn kind((): &()) -> std::borrow::Cow<'_, str> {
+                crate::api::CommandExecution::kind(&())
+            }
+
+            fn group((): &()) -> std::borrow::Cow<'_, str> {
+                crate::api::CommandExecution::group(&())
+            }
+
+            fn version((): &()) -> std::borrow::Cow<'_, str> {
+                crate::api::CommandExecution::version(&())
+            }
+
+            fn plural((): &()) -> std::borrow::Cow<'_, str> {
+                crate::api::CommandExecution::plural(&())
+            }
+
+            fn meta(&self) -> &kube::api::ObjectMeta {
+                &self.$($metadata).+
+            }
+
+            fn meta_mut(&mut self) -> &mut kube::api::ObjectMeta {
+                &mut self.$($metadata).+
+            }
+        }
+    };
+}
+pub(crate) use execution_resource;
 
 #[cfg(test)]
 mod tests {

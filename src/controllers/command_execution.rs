@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
 use crate::api::{CommandExecution, CommandExecutionStatus, Phase};
-use crate::cluster::{ClusterError, DeliveredExecutions, ExecutionKey};
+use crate::cluster::{ClusterError, DeliveredExecutions};
 use crate::execution::{self, ObjectSize, SideEffect};
 use crate::fairness::{Place, Size};
 use crate::policy::Identity;
@@ -125,12 +125,7 @@ fn span(object: &ExecutionMeta) -> tracing::Span {
 fn known_version(object: &ExecutionMeta, controller: &Controller) -> Option<(CommandExecution, ObjectSize)> {
     let delivered = controller.delivered.take(object.meta());
     delivered.or_else(|| {
-        let key = ExecutionKey {
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-            uid: object.uid().unwrap_or_default(),
-        };
-        let ReadExecution { execution, size } = controller.context.runner.waiting_version(&key)?;
+        let ReadExecution { execution, size } = controller.context.runner.waiting_version(&key_of(object))?;
         (execution.resource_version() == object.resource_version()).then_some((execution, size))
     })
 }
@@ -185,8 +180,7 @@ async fn apply(read: ReadExecution, planned: Planned, context: &Context) -> Resu
     let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
     let protects = (plan.needs_finalizer || ends) && !is_deleted;
     // The runner adds the finalizer concurrently with its reads for the claim, unless the execution waits longer.
-    let waits = plan.status.as_ref().is_some_and(|status| status.phase == Phase::Queued)
-        || plan.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
+    let waits = plan.enqueues() || plan.status.as_ref().is_some_and(|status| status.phase == Phase::Queued);
     let is_left_to_runner = is_early || ends || is_deleted;
     let key = key_of(&read.execution);
     let Some(mut read) = ensure_finalizer(read, protects, context).await? else {

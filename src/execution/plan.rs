@@ -41,6 +41,13 @@ pub struct Plan {
     pub requeue: Option<Duration>,
 }
 
+impl Plan {
+    /// Returns true if Writ must put the execution into the queue of its machine.
+    pub fn enqueues(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }))
+    }
+}
+
 /// Effect outside of the status.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SideEffect {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 
-use crate::api::CommandExecution;
 use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Membership, PolicyCache, RequesterTrustChecker};
 use crate::runner::Runner;
 
@@ -27,7 +26,8 @@ pub struct Context {
     pub grace_for_missing: Duration,
 }
 
-pub(super) fn key_of(execution: &CommandExecution) -> ExecutionKey {
+/// Returns the key that identifies an execution in the runner. `execution` can be the metadata alone.
+pub(super) fn key_of(execution: &impl ResourceExt) -> ExecutionKey {
     ExecutionKey {
         namespace: execution.namespace().unwrap_or_default(),
         name: execution.name_any(),

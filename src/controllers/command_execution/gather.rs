@@ -53,11 +53,16 @@ enum PriorExecution {
     Unreadable(String),
 }
 
+/// Returns the state of the execution in the runner.
+fn work_of(live: &CommandExecution, context: &Context) -> RunnerFact {
+    context.runner.facts(&key_of(live), &live.spec.machine_ref.name).0
+}
+
 /// Plans an execution that an attempt of this process is about to claim. The plan needs no reads, because the attempt
 /// reads everything itself. Returns `None` if there is no such attempt, or if the status may have to report it.
 pub(super) fn plan_for_attempt(live: &CommandExecution, context: &Context) -> Option<Planned> {
     let is_waiting = live.phase() == Phase::Pending && !live.is_claimed() && !live.is_cancelled_or_deleted();
-    let requeue = match context.runner.facts(&key_of(live), &live.spec.machine_ref.name).0 {
+    let requeue = match work_of(live, context) {
         RunnerFact::Owned if is_waiting => None,
         RunnerFact::Connecting { since, .. } if is_waiting => Some(SHOW_PROGRESS_AFTER.checked_sub(since)?),
         _ => return None,
@@ -78,7 +83,7 @@ pub(super) async fn plan_early(
     let namespace = live.namespace().unwrap_or_default();
     let machine_name = &live.spec.machine_ref.name;
     let is_new = live.phase() == Phase::Pending && !live.is_claimed();
-    if !is_new || context.runner.facts(&key_of(live), machine_name).0 != RunnerFact::Idle {
+    if !is_new || work_of(live, context) != RunnerFact::Idle {
         return Ok(None);
     }
     let Some(rules) = context.policies.last_known(&namespace) else { return Ok(None) };
@@ -106,7 +111,7 @@ pub(super) async fn plan_live(
     let namespace = live.namespace().unwrap_or_default();
     // After the claim, the plan no longer depends on the Machine and the Whitelists.
     let needs_reads = matches!(live.phase(), Phase::Pending | Phase::Queued);
-    let work = context.runner.facts(&key_of(live), &live.spec.machine_ref.name).0;
+    let work = work_of(live, context);
     // An execution that waits is decided by the same rules as a start. This avoids a list for each execution of a burst.
     let is_waiting = matches!(work, RunnerFact::WaitingForSlot | RunnerFact::WaitingForMachine { .. });
     let rules = async {
@@ -128,8 +133,7 @@ pub(super) async fn plan_live(
     };
     let reads = Reads { machine, prior, holder };
     let mut planned = plan((live, size), &reads, rules, context, Some(machines)).await;
-    let stays = planned.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
-    if needs_reads && is_waiting && !stays {
+    if needs_reads && is_waiting && !planned.enqueues() {
         // Perhaps a new Whitelist allows the execution.
         let rules = context.policies.listed(&namespace).await?;
         planned = plan((live, size), &reads, rules, context, Some(machines)).await;
@@ -191,7 +195,7 @@ fn nearest(machines: &Store<MachineMeta>, namespace: &str, name: &str) -> Option
 /// execution with the same name always finds the receipt. While an execution exists, no receipt of its name is new, so
 /// Writ does not read the receipt again after the runner has accepted the execution.
 async fn read_prior_execution(context: &Context, live: &CommandExecution) -> Result<PriorExecution, ClusterError> {
-    let is_known = context.runner.facts(&key_of(live), &live.spec.machine_ref.name).0 != RunnerFact::Idle;
+    let is_known = work_of(live, context) != RunnerFact::Idle;
     if live.phase() != Phase::Pending || live.is_claimed() || is_known {
         return Ok(PriorExecution::None);
     }

@@ -8,11 +8,12 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt as _};
 
-use crate::cluster::{Change, ExecutionKey, SharedWatch, Slim};
+use crate::cluster::{Change, SharedWatch, Slim};
 use crate::controllers::Watches;
 use crate::controllers::reconcile::received;
 use crate::runner::{Runner, Wakes};
 
+use super::context::key_of;
 use super::execution_meta::ExecutionMeta;
 use super::startup_gate::StartupGate;
 
@@ -45,7 +46,7 @@ fn own_changes(
         let changed = match change {
             Change::Applied(execution) => vec![ObjectRef::from(execution.as_ref())],
             Change::Deleted(execution) => {
-                let key = key_of(&execution);
+                let key = key_of(execution.as_ref());
                 // The execution has finished or was deleted. If the runner still has a task for the execution, this
                 // task must end.
                 runner.withdraw(&key);
@@ -103,13 +104,4 @@ where
     old.generation == new.generation
         && before.labels == after.labels
         && old.deletion_timestamp.is_some() == new.deletion_timestamp.is_some()
-}
-
-/// Returns the key that identifies an execution in the runner.
-fn key_of(execution: &ExecutionMeta) -> ExecutionKey {
-    ExecutionKey {
-        namespace: execution.namespace().unwrap_or_default(),
-        name: execution.name_any(),
-        uid: execution.uid().unwrap_or_default(),
-    }
 }

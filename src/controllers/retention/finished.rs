@@ -1,16 +1,12 @@
 //! The parts of a finished execution that Writ needs to remove it. The other parts are not decoded.
 
-use std::borrow::Cow;
-
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::ObjectMeta;
-use kube::core::NamespaceResourceScope;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::api::{CommandExecution, Phase, RETENTION_OVER_ANNOTATION};
-use crate::cluster::LeanMetadata;
+use crate::api::{Phase, RETENTION_OVER_ANNOTATION};
+use crate::cluster::{LeanMetadata, execution_resource};
 
 /// Retention of finished executions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,34 +124,7 @@ fn after(time: Timestamp, seconds: u32) -> Option<Timestamp> {
     time.checked_add(SignedDuration::from_secs(seconds.into())).ok()
 }
 
-impl kube::Resource for FinishedExecution {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        CommandExecution::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        CommandExecution::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        CommandExecution::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        CommandExecution::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata.kept
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata.kept
-    }
-}
+execution_resource!(FinishedExecution, metadata.kept);
 
 #[cfg(test)]
 mod tests {
