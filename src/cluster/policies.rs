@@ -95,7 +95,7 @@ struct Cached {
 impl Cached {
     /// Returns true if the watch has reported no change since the list of the snapshot.
     fn is_current(&self) -> bool {
-        self.changed.is_none_or(|changed| changed < self.snapshot.listed)
+        self.changed.is_none_or(|changed| changed <= self.snapshot.listed)
     }
 }
 
@@ -277,20 +277,34 @@ impl PolicyCache {
                 None => break,
             }
         }
-        if let Some(Cached { snapshot, changed, .. }) = self.state().snapshots.get_mut(namespace) {
-            if snapshot.versions == versions {
-                snapshot.listed = snapshot.listed.max(started);
-                return Ok(snapshot.rules.clone());
-            }
-            // The snapshot counts as outdated, even if the full read below fails.
-            *changed = Some(Instant::now());
+        if let Some(rules) = self.note_list(namespace, &versions, started) {
+            return Ok(rules);
         }
-        self.read_and_compile(namespace, &what).await
+        let _turn = self.turns.place(namespace).await;
+        // Meanwhile, a concurrent list has perhaps caused a full read.
+        match self.note_list(namespace, &versions, started) {
+            Some(rules) => Ok(rules),
+            None => self.read_and_compile(namespace, &what).await,
+        }
     }
 
-    /// Reads all Whitelists of a namespace in one list. Compiles the changed Whitelists.
+    /// Records the versions that a list found, which started at `started`. Returns the rules of the snapshot, if it has
+    /// the same versions or is more recent. Else the snapshot counts as outdated, even if a later full read fails.
+    fn note_list(&self, namespace: &str, versions: &Versions, started: Instant) -> Option<RuleSet> {
+        let mut state = self.state();
+        let Cached { snapshot, changed, .. } = state.snapshots.get_mut(namespace)?;
+        // A snapshot that is more recent than the list includes every change that the list includes.
+        if snapshot.versions == *versions || snapshot.listed >= started {
+            snapshot.listed = snapshot.listed.max(started);
+            return Some(snapshot.rules.clone());
+        }
+        *changed = (*changed).max(Some(started));
+        None
+    }
+
+    /// Reads all Whitelists of a namespace in one list. Compiles the changed Whitelists. The caller holds a permit of
+    /// [`Self::turns`].
     async fn read_and_compile(&self, namespace: &str, what: &str) -> Result<RuleSet, ClusterError> {
-        let _turn = self.turns.place(namespace).await;
         let started = Instant::now();
         let (list, bytes) = self.read_all(namespace, what).await?;
         let before = self.use_cached(namespace, |cached| Some(cached.snapshot.clone()));

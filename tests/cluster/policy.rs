@@ -337,6 +337,33 @@ async fn whitelists_are_read_in_full_only_when_one_has_changed() {
     case.ends("again", Phase::Succeeded, Reason::Completed).await;
 }
 
+/// Lists overlap: the starts and the background each list. All of them find the same change.
+#[tokio::test]
+async fn concurrent_lists_that_find_the_same_change_read_the_whitelists_in_full_once() {
+    let mut case = Case::new().await;
+    let proxy = crate::proxy::Proxy::start(&case.world, Vec::new()).await;
+    case.restart_writ_through(proxy.port);
+    case.writ_serves().await;
+    looked_at(&case, "web").await;
+    case.execute("warm", "say hello").await;
+    case.ends("warm", Phase::Succeeded, Reason::Completed).await;
+    for round in 0..4 {
+        let before = proxy.policies_read();
+        let labels = json!({"metadata": {"labels": {"round": format!("r{round}")}}});
+        let patch = kube::api::Patch::Merge(labels);
+        case.whitelists().patch("web", &kube::api::PatchParams::default(), &patch).await.expect("labelled");
+        let names: Vec<_> = (0..12).map(|number| format!("x{round}-{number}")).collect();
+        for name in &names {
+            case.execute(name, "say hello").await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for name in &names {
+            case.ends(name, Phase::Succeeded, Reason::Completed).await;
+        }
+        assert!(proxy.policies_read() - before <= 1, "round {round}: at most once, for the change");
+    }
+}
+
 /// Runs 500 executions while their Whitelist changes as fast as possible. The Whitelist allows the command, denies it,
 /// or allows something else.
 #[tokio::test]
