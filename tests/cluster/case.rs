@@ -386,6 +386,15 @@ impl Case {
         std::fs::read_to_string(self.logs.join("writ.log")).expect("a log")
     }
 
+    /// Waits until the controller has logged a text.
+    pub async fn has_logged(&self, text: &str) {
+        let started = Instant::now();
+        while !self.whole_log().contains(text) {
+            assert!(started.elapsed() < PATIENCE, "not logged after {PATIENCE:?}: {text}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Returns the last 40 lines of the controller's log.
     pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.logs.join("writ.log")).unwrap_or_default();

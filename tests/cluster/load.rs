@@ -75,7 +75,9 @@ async fn what_is_deleted_while_it_waits_gives_its_place_up() {
     for name in ["second", "third"] {
         case.executions().delete(name, &DeleteParams::default()).await.expect("deleted");
     }
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    for name in ["second", "third"] {
+        case.gone(name).await;
+    }
     case.execute("fourth", "say hello").await;
     assert_eq!(case.in_phase("fourth", Phase::Queued).await.reason, Some(Reason::WaitingForSlot));
     case.change_spec("first", json!({"cancelRequested": true})).await.expect("cancelling is allowed");

@@ -80,7 +80,7 @@ async fn a_controller_that_is_told_to_end_waits_for_what_runs_and_starts_nothing
     case.execute("running", "sleep-eight").await;
     case.in_phase("running", Phase::Running).await;
     case.terminate_writ();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    case.has_logged("no new commands start").await;
     case.execute("late", "say hello").await;
     assert!(case.writ_ended().await.success(), "{}", case.log());
     let status = case.ends("running", Phase::Succeeded, Reason::Completed).await;
