@@ -8,7 +8,7 @@
 //! - make calls on behalf of a requester
 //!
 //! # Guarantees
-//! 1. No call waits longer than its deadline.
+//! 1. No call waits longer than its deadline. A task that shares a read (`coalesce`) perhaps waits for two of them.
 //! 2. [`ClusterError::is_ambiguous`] distinguishes a write without an answer from a refused write. After a write
 //!    without an answer, the caller reads the object to find the outcome.
 //! 3. An object that cannot be decoded never affects other objects.
@@ -34,8 +34,10 @@ mod removal;
 mod requester_trust;
 mod secret;
 mod self_review;
+mod shared_reads;
 mod shared_watch;
 mod slim;
+mod ssh_secret;
 mod status;
 
 pub use acting::{Acting, ActingError, AsRequester, RequesterError, RequesterKind};
@@ -49,8 +51,8 @@ pub use multi_namespace_watch::log_watch_failure;
 pub use operation::Operation;
 pub use policies::{MAX_LIST_AGE, PolicyCache, compile as compile_object};
 pub use requester_trust::{RequesterTrust, RequesterTrustChecker};
-pub use secret::{SshKey, SshSecret};
 pub use shared_watch::{Change, SharedWatch};
 pub(crate) use slim::execution_resource;
 pub use slim::{PAGE, Slim};
+pub use ssh_secret::{SshKey, SshSecret};
 pub use status::{FIELD_MANAGER, WriteOutcome};

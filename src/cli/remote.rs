@@ -50,7 +50,7 @@ pub(super) async fn read(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource
     let options = ClientOptions::for_user(scope.kubeconfig, scope.namespace);
     let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used (or give -f FILE)")?;
     let namespace = cluster.own_namespace().to_owned();
-    let rules = PolicyCache::new(cluster.clone(), true).listed(&namespace).await;
+    let rules = Arc::new(PolicyCache::new(cluster.clone(), true)).listed(&namespace).await;
     let rules = rules.map_err(|error| match error {
         ClusterError::Forbidden { .. } => anyhow::Error::new(error)
             .context(format!("you may not read the Whitelists of {namespace}; get that right, or give -f FILE")),

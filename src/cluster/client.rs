@@ -19,6 +19,7 @@ use crate::telemetry::{health, metrics};
 use super::clock::{Clock, Dates};
 use super::forbidden::Caller;
 use super::gate::Gate;
+use super::shared_reads::SharedReads;
 use super::{ClusterError, Operation};
 
 /// Deadline of one call. With a deadline shorter than the API server's own 60 s, the caller can retry sooner.
@@ -69,6 +70,8 @@ pub struct Cluster {
     /// True if the kubeconfig itself impersonates a user (`as`). Each call then carries the headers of this
     /// impersonation.
     pub(super) is_impersonating: bool,
+    /// Reads that concurrent tasks share.
+    pub(super) shared_reads: Arc<SharedReads>,
 }
 
 /// Identity of one CommandExecution. A later CommandExecution with the same name has another UID.
@@ -131,6 +134,7 @@ impl Cluster {
             clock,
             caller,
             is_impersonating,
+            shared_reads: Arc::default(),
         })
     }
 
@@ -202,9 +206,10 @@ impl Cluster {
         self.namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
     }
 
-    /// Returns a copy whose error messages are for another caller. The rights of the calls stay the same.
+    /// Returns a copy whose error messages are for another caller. The rights of the calls stay the same. The copy
+    /// shares no reads, because the error of a shared read has the message for the other caller.
     pub(super) fn as_caller(&self, caller: Caller) -> Self {
-        Self { caller, ..self.clone() }
+        Self { caller, shared_reads: Arc::default(), ..self.clone() }
     }
 
     /// Makes one call within the deadline. `target` names the object in messages. `operation` is the label in metrics.

@@ -121,11 +121,19 @@ impl Cluster {
     }
 
     /// Reads a Machine. Writ keeps the Machine in memory while a connection to the Machine exists. To save memory, the
-    /// returned Machine has no managed fields, annotations, finalizers and owners.
+    /// returned Machine has no managed fields, annotations, finalizers and owners. Concurrent callers share a read,
+    /// which starts after their calls.
     ///
     /// # Errors
     /// See [`ClusterError`].
     pub async fn machine(&self, namespace: &str, name: &str) -> Result<Machine, ClusterError> {
+        let key = format!("{namespace}/{name}");
+        let (cluster, namespace, name) = (self.clone(), namespace.to_owned(), name.to_owned());
+        let read = move || async move { cluster.read_machine(&namespace, &name).await };
+        self.shared_reads.machines.call(&key, read).await
+    }
+
+    async fn read_machine(&self, namespace: &str, name: &str) -> Result<Machine, ClusterError> {
         let api: Api<Machine> = Api::namespaced(self.client.clone(), namespace);
         let what = format!("Machine {namespace}/{name}");
         let mut machine = self.call(Operation::GetMachine, &what, api.get(name)).await?;

@@ -34,7 +34,7 @@ use crate::api::Whitelist;
 use crate::fairness::{Pool, Size};
 use crate::policy::RuleSet;
 
-use super::coalesce::Coalescer;
+use super::coalesce::KeyedCoalescer;
 use super::lean::LeanMetadata;
 use super::{Change, Cluster, ClusterError, Operation, PAGE, Slim};
 pub use snapshot::compile;
@@ -50,6 +50,8 @@ const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 const RELIST_FOR: Duration = Duration::from_secs(10);
 /// Maximum number of Whitelists in a namespace that Writ reads by name. With more Whitelists, one list is cheaper.
 const MAX_READ_BY_NAME: usize = 8;
+/// Maximum number of concurrent shared reads of one namespace. A burst of 300 executions makes a few dozen reads.
+const MAX_CONCURRENT_READS: usize = 4;
 /// Time without a use after which the compiled rules of a namespace are removed from the cache.
 const EVICT_AFTER: Duration = Duration::from_secs(3600);
 
@@ -70,8 +72,10 @@ pub struct PolicyCache {
     /// True if [`Self::confirmed`] must list the Whitelists, like [`Self::listed`].
     is_strict: bool,
     state: Mutex<State>,
-    /// The reads that are in progress, by namespace. Concurrent callers share a read.
-    in_flight: Mutex<HashMap<String, Arc<Reads>>>,
+    /// Lists that are in progress, by namespace. Concurrent callers share a list.
+    lists: KeyedCoalescer<RuleSet>,
+    /// Reads of [`Self::confirmed`] that are in progress, by namespace.
+    confirmations: KeyedCoalescer<RuleSet>,
     /// Permits for full reads (lists of complete Whitelists).
     turns: Pool,
 }
@@ -99,13 +103,6 @@ impl Cached {
     }
 }
 
-/// Reads of one namespace.
-#[derive(Default)]
-struct Reads {
-    lists: Coalescer<RuleSet>,
-    confirmations: Coalescer<RuleSet>,
-}
-
 impl PolicyCache {
     /// Returns an empty cache. If `is_strict` is true, [`Self::confirmed`] lists the Whitelists, like [`Self::listed`].
     pub fn new(cluster: Cluster, is_strict: bool) -> Self {
@@ -113,7 +110,8 @@ impl PolicyCache {
             cluster,
             is_strict,
             state: Mutex::default(),
-            in_flight: Mutex::default(),
+            lists: KeyedCoalescer::new(MAX_CONCURRENT_READS),
+            confirmations: KeyedCoalescer::new(MAX_CONCURRENT_READS),
             turns: Pool::new(CONCURRENT_FULL_READS),
         }
     }
@@ -123,8 +121,9 @@ impl PolicyCache {
     /// # Errors
     /// See [`ClusterError`]. A Whitelist that cannot be decoded is not an error. The returned rules then allow nothing
     /// in the namespace.
-    pub async fn listed(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
-        self.reads_of(namespace).lists.call(async || self.list(namespace).await).await
+    pub async fn listed(self: &Arc<Self>, namespace: &str) -> Result<RuleSet, ClusterError> {
+        let (cache, listed) = (Arc::clone(self), namespace.to_owned());
+        self.lists.call(namespace, move || async move { cache.list(&listed).await }).await
     }
 
     /// Returns the rules of a namespace for a start. Does not include a Whitelist that was created less than
@@ -138,7 +137,8 @@ impl PolicyCache {
             return self.listed(namespace).await;
         }
         self.list_in_background(namespace);
-        self.reads_of(namespace).confirmations.call(async || self.confirm(namespace).await).await
+        let (cache, confirmed) = (Arc::clone(self), namespace.to_owned());
+        self.confirmations.call(namespace, move || async move { cache.confirm(&confirmed).await }).await
     }
 
     /// Returns the rules of the latest read. Returns `None` if there is no latest read, or if the watch has reported a
@@ -217,7 +217,7 @@ impl PolicyCache {
     ///
     /// Versions never repeat. If each Whitelist has its version of the snapshot, then all of them had these versions
     /// when the first of the reads began. The rules therefore come from the same moment.
-    async fn confirm(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
+    async fn confirm(self: &Arc<Self>, namespace: &str) -> Result<RuleSet, ClusterError> {
         let Some(snapshot) = self.recent_snapshot(namespace) else { return self.listed(namespace).await };
         let reads = snapshot.versions.iter().map(|(name, version)| self.has_version(namespace, name, version));
         let is_same = try_join_all(reads).await?.into_iter().all(|is_same| is_same);
@@ -350,12 +350,6 @@ impl PolicyCache {
         let cached = state.snapshots.get_mut(namespace)?;
         cached.used = Instant::now();
         take(cached)
-    }
-
-    fn reads_of(&self, namespace: &str) -> Arc<Reads> {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        in_flight.retain(|name, shared| name == namespace || Arc::strong_count(shared) > 1);
-        Arc::clone(in_flight.entry(namespace.to_owned()).or_default())
     }
 
     /// Locks the state. The caller must not await anything while it holds the lock.
