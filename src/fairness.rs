@@ -5,7 +5,7 @@
 //! 1. No namespace holds more permits than its share.
 //! 2. Namespaces get free permits in turn. If namespace `a` waits and holds less than its share, namespace `b` gets at
 //!    most one permit before `a` gets a permit.
-//! 3. Within a namespace, tasks get permits in the order of their requests.
+//! 3. Within a namespace, tasks get permits in the order of their requests. Reconciles have a rank, which comes first.
 //! 4. A namespace that holds no permit and waits for no permit takes no memory.
 //!
 //! Each kind of work has its own [`Pool`], for example logins and probes. The callers limit the number of waiting
@@ -21,8 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 pub use turns::Size;
-use turns::Ticket;
-pub(crate) use turns::Turns;
+pub(crate) use turns::{Ticket, Turns};
 
 /// Pool of permits that namespaces share. Clones of a pool share its permits.
 #[derive(Clone, Debug)]
@@ -49,7 +48,7 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let ticket = {
             let mut turns = self.turns();
-            let ticket = turns.wait(namespace, sender);
+            let ticket = turns.wait(namespace, 0, sender);
             grant(&mut turns);
             ticket
         };

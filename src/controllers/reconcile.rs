@@ -19,7 +19,7 @@ use crate::cluster::ClusterError;
 use crate::fairness::{Place, Size};
 use crate::telemetry::{BackgroundTask, HEARTBEAT_INTERVAL, health, metrics};
 
-use super::fair::{Fair, UNBOUNDED};
+use super::fair::{Due, Fair, Lane, Permits, UNBOUNDED};
 
 /// The parts that differ between controllers. [`run`] contains the common parts.
 pub(super) trait Reconcile: Send + Sync + 'static {
@@ -30,6 +30,8 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     const TASK: BackgroundTask;
     /// Maximum number of concurrent reconciles: in total, and per namespace.
     const MAX_CONCURRENT: Size;
+    /// Maximum number of concurrent reconciles that can wait, in addition to [`Self::MAX_CONCURRENT`].
+    const MAX_CONCURRENT_DEFERRABLE: Size = Size { places: 1, share: 1 };
 
     /// Reads an object live and makes the necessary changes. `object` only identifies the object, because its content
     /// can be outdated.
@@ -40,6 +42,11 @@ pub(super) trait Reconcile: Send + Sync + 'static {
 
     /// Returns the delay before the next reconcile after a failed reconcile.
     fn retry_after(error: &ClusterError) -> Duration;
+
+    /// Returns true if the reconcile of this object can wait while others are in progress.
+    fn is_deferrable(&self, _object: &Self::Object) -> bool {
+        false
+    }
 
     /// Waits for a second permit, if the reconcile of this object needs one. The second permit is released when the
     /// reconcile ends.
@@ -62,13 +69,18 @@ pub(super) async fn run<R: Reconcile>(
     queue: impl Stream<Item = ObjectRef<R::Object>> + Send + 'static,
     stop: CancellationToken,
 ) {
-    let fair = Fair::new(R::MAX_CONCURRENT);
+    let fair = Fair::new(Permits { prompt: R::MAX_CONCURRENT, deferrable: R::MAX_CONCURRENT_DEFERRABLE });
     let queue = stream::select(queue.boxed(), fair.requeued().boxed());
     let queue = queue.map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)));
     let queue = Box::pin(with_heartbeat(R::TASK, queue).take_until(stop.cancelled_owned()));
     let reconcile = |object: Arc<R::Object>, reconciler: Arc<R>| {
         let reference = ObjectRef::from(object.as_ref());
-        fair.in_turn(&reference.clone(), move || async move {
+        let due = Due {
+            object: reference.clone(),
+            created: object.meta().creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            lane: if reconciler.is_deferrable(&object) { Lane::Deferrable } else { Lane::Prompt },
+        };
+        fair.in_turn(&due, move || async move {
             let _admission = reconciler.admit(&object).await;
             let result = instrumented(R::TASK, Arc::clone(&reconciler).reconcile(object)).await;
             reconciler.reconciled(&reference);

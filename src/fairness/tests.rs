@@ -11,7 +11,8 @@ const NAMESPACES: [&str; 4] = ["a", "b", "c", "d"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Wait(usize),
+    /// A task of this namespace waits, with this rank.
+    Wait(usize, i64),
     /// The waiting task at this index leaves. The index wraps around.
     Leave(usize),
     /// The holder at this index gives its permit back. The index wraps around.
@@ -23,7 +24,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     // Namespace 0 makes the most requests, so that it competes for all permits.
     let namespace = prop_oneof![3 => Just(0), 2 => 0..NAMESPACES.len()];
     let step = prop_oneof![
-        5 => namespace.prop_map(Step::Wait),
+        5 => (namespace, 0..3_i64).prop_map(|(namespace, rank)| Step::Wait(namespace, rank)),
         1 => number.clone().prop_map(Step::Leave),
         4 => number.prop_map(Step::GiveBack),
     ];
@@ -33,7 +34,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// Model that checks the guarantees. The model counts permits independently of the tested code.
 #[derive(Default)]
 struct Model {
-    /// Waiting tasks, oldest first.
+    /// Waiting tasks. The next task of a namespace is the one with the smallest ticket.
     waiting: Vec<(Ticket, &'static str)>,
     /// For each namespace that waits below its share: the number of permits that each other namespace got during the
     /// wait.
@@ -53,8 +54,8 @@ impl Model {
     /// Gives permits to waiting tasks until no task can get a permit. Checks the guarantees after each permit.
     fn settle(&mut self, turns: &mut Turns<(usize, &'static str)>, arrivals: &HashMap<usize, Ticket>, size: Size) {
         while let Some((arrival, namespace)) = turns.next() {
-            let first = self.waiting.iter().position(|(_, each)| *each == namespace).expect("it waited");
-            let (ticket, _) = self.waiting.remove(first);
+            let (ticket, _) = *self.waiting.iter().filter(|(_, each)| *each == namespace).min().expect("it waited");
+            self.waiting.retain(|(each, _)| *each != ticket);
             assert_eq!(ticket, arrivals[&arrival], "within {namespace} the first one goes first");
             self.passed.remove(namespace);
             for other in NAMESPACES {
@@ -85,9 +86,9 @@ proptest! {
         let (mut turns, mut model, mut arrivals) = (Turns::new(size), Model::default(), HashMap::new());
         for (arrival, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Wait(number) => {
+                Step::Wait(number, rank) => {
                     let namespace = NAMESPACES[number];
-                    let ticket = turns.wait(namespace, (arrival, namespace));
+                    let ticket = turns.wait(namespace, rank, (arrival, namespace));
                     arrivals.insert(arrival, ticket);
                     model.waiting.push((ticket, namespace));
                 }

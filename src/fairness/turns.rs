@@ -11,8 +11,14 @@ pub struct Size {
     pub share: usize,
 }
 
-/// Number of a waiting task. Tasks get increasing numbers in the order of their requests.
-pub(crate) type Ticket = u64;
+/// Position of a waiting task within its namespace. The smallest ticket is the next.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Ticket {
+    /// Rank that the caller chose. A smaller rank goes first.
+    rank: i64,
+    /// Increasing number, in the order of the requests.
+    number: u64,
+}
 
 /// Held permits and waiting tasks of each namespace. `W` is the type of a waiting task, which [`Turns::next`] returns
 /// when the task gets a permit.
@@ -24,13 +30,14 @@ pub(crate) struct Turns<W> {
     namespaces: HashMap<String, Namespace<W>>,
     /// Namespaces with waiting tasks, in the order of their turns. The list has no duplicates.
     turns: VecDeque<String>,
-    issued: Ticket,
+    /// Number of tickets so far.
+    issued: u64,
 }
 
 #[derive(Debug)]
 struct Namespace<W> {
     held: usize,
-    /// Waiting tasks by ticket, oldest first.
+    /// Waiting tasks by ticket.
     waiting: BTreeMap<Ticket, W>,
 }
 
@@ -45,9 +52,11 @@ impl<W> Turns<W> {
         }
     }
 
-    /// Adds a waiting task after the other waiting tasks of its namespace. Returns the ticket of the new task.
-    pub fn wait(&mut self, namespace: &str, waiting: W) -> Ticket {
+    /// Adds a waiting task after the waiting tasks of its namespace with the same or a smaller rank. Returns the ticket
+    /// of the new task.
+    pub fn wait(&mut self, namespace: &str, rank: i64, waiting: W) -> Ticket {
         self.issued += 1;
+        let ticket = Ticket { rank, number: self.issued };
         let entry = self
             .namespaces
             .entry(namespace.to_owned())
@@ -55,8 +64,8 @@ impl<W> Turns<W> {
         if entry.waiting.is_empty() {
             self.turns.push_back(namespace.to_owned());
         }
-        entry.waiting.insert(self.issued, waiting);
-        self.issued
+        entry.waiting.insert(ticket, waiting);
+        ticket
     }
 
     /// Removes a waiting task. Returns false if the task already has a permit, or never waited.
