@@ -22,6 +22,7 @@ mod connect_failure;
 mod connection_pool;
 mod counts;
 mod credentials;
+mod idle_connections;
 mod inspect;
 mod jitter;
 mod launcher_connection;
@@ -33,6 +34,7 @@ mod login_limiter;
 mod machine_key;
 mod machine_state;
 mod machines;
+mod memory;
 mod pooled_connection;
 mod probe;
 mod prober;
@@ -58,9 +60,9 @@ pub(crate) use launcher_request::{LauncherError, REFUSED, closed, is_refused_cut
 pub(crate) use lock::lock;
 pub(crate) use login_limiter::LoginLimiter;
 pub(crate) use machine_key::MachineKey;
-pub(crate) use machine_state::SettingsChange;
 #[cfg(test)]
 pub(crate) use machine_state::{INITIAL_BACKOFF, MAX_BACKOFF};
+pub(crate) use machine_state::SettingsChange;
 pub use machines::MachineWakes;
 pub(crate) use machines::{Machines, ManagedMachine};
 pub(crate) use pooled_connection::{OPEN_DEADLINE, Open};

@@ -29,7 +29,7 @@ pub(crate) struct ConnectionPool {
     last_spec: Mutex<Option<Arc<ResolvedMachine>>>,
     /// Pool keys of the connections on which the machine has executed a request.
     executed: Mutex<HashSet<String>>,
-    /// False until a task first requests a connection. `invalidate` and `take_idle` skip a pool that is not used yet.
+    /// False until a task first requests a connection. `invalidate` and `take_unused` skip a pool that is not used yet.
     is_used: AtomicBool,
 }
 
@@ -181,14 +181,24 @@ impl ConnectionPool {
         removed
     }
 
-    /// Removes and returns the closed connections, and the connections that were unused for the idle timeout. The
-    /// caller must close the returned connections.
-    pub fn take_idle(&self) -> Vec<Arc<PooledConnection>> {
+    /// Returns the time of the last use of each open connection that no task uses.
+    pub fn unused_since(&self) -> Vec<Instant> {
         if !self.is_used.load(Ordering::Acquire) {
             return Vec::new();
         }
-        let mut idle = take_idle(&self.sessions);
-        idle.append(&mut take_idle(&self.proxies));
+        let mut unused = unused_since(&self.sessions);
+        unused.append(&mut unused_since(&self.proxies));
+        unused
+    }
+
+    /// Removes and returns the closed connections, and the unused connections whose last use was at `last_use` or
+    /// before. The caller must close the returned connections.
+    pub fn take_unused(&self, last_use: Instant) -> Vec<Arc<PooledConnection>> {
+        if !self.is_used.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut idle = take_unused(&self.sessions, last_use);
+        idle.append(&mut take_unused(&self.proxies, last_use));
         let open: HashSet<String> = lock(&self.sessions).keys().cloned().collect();
         let mut last_spec = lock(&self.last_spec);
         if last_spec.as_ref().is_some_and(|resolved| !open.contains(&resolved.pool_key())) {
@@ -220,12 +230,26 @@ fn count_open(entries: &Entries) -> usize {
     lock(entries).values().map(count).sum()
 }
 
-fn take_idle(entries: &Entries) -> Vec<Arc<PooledConnection>> {
+fn unused_since(entries: &Entries) -> Vec<Instant> {
+    let unused = |entry: &Arc<PoolEntry>| -> Vec<Instant> {
+        let connections = lock(&entry.connections);
+        let unused = connections.iter().filter(|connection| !is_held(connection) && !connection.is_closed());
+        unused.map(|connection| connection.last_used()).collect()
+    };
+    lock(entries).values().flat_map(unused).collect()
+}
+
+/// Returns true if a task uses this connection of a pool.
+fn is_held(connection: &Arc<PooledConnection>) -> bool {
+    Arc::strong_count(connection) > 1
+}
+
+fn take_unused(entries: &Entries, last_use: Instant) -> Vec<Arc<PooledConnection>> {
     let mut idle = Vec::new();
     lock(entries).retain(|_, entry| {
         let mut connections = lock(&entry.connections);
         connections.retain(|connection| {
-            let stays = !connection.is_idle(Arc::strong_count(connection) > 1);
+            let stays = !connection.is_closed() && (is_held(connection) || connection.last_used() > last_use);
             if !stays {
                 idle.push(Arc::clone(connection));
             }

@@ -22,8 +22,6 @@ use super::lock::lock;
 /// sessions late. In a test with 8 commands, 1 of 8 attempts to open a session failed. With 5 commands, no attempt
 /// failed. Stop requests and clean-up also need sessions.
 const SESSIONS_PER_CONNECTION: usize = 5;
-/// Time after which an unused connection is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum time for opening a session.
 pub(crate) const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// Maximum number of retries if the machine has no free session, and the pause before the first retry. Each further
@@ -117,10 +115,9 @@ impl PooledConnection {
         self.open.connection.is_closed()
     }
 
-    /// Returns true if the connection is closed, or was unused for [`IDLE_TIMEOUT`]. `is_held` is true if a task uses
-    /// the connection.
-    pub fn is_idle(&self, is_held: bool) -> bool {
-        self.is_closed() || (!is_held && lock(&self.last_used).elapsed() >= IDLE_TIMEOUT)
+    /// Returns the time of the last use.
+    pub fn last_used(&self) -> Instant {
+        *lock(&self.last_used)
     }
 
     /// Closes the connection, even if other tasks use it.

@@ -1,9 +1,6 @@
 //! The parts of the fleet that all tasks of this process share.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::sleep;
 
 use crate::api::Machine;
 use crate::cluster::Cluster;
@@ -15,9 +12,6 @@ use super::login_limiter::LoginLimiter;
 use super::machine_key::MachineKey;
 use super::machines::{Machines, ManagedMachine};
 use super::resolved_machine::ResolvedMachine;
-
-/// Interval between sweeps for idle connections.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// State that every connection to a machine needs.
 pub(crate) struct Fleet {
@@ -62,18 +56,6 @@ impl Fleet {
             let mut removed = machine.connections.take_all();
             removed.retain(|connection| Arc::strong_count(connection) == 1);
             tokio::spawn(async move { close_all(&removed).await });
-        }
-    }
-
-    /// Closes idle connections at each [`SWEEP_INTERVAL`]. Never returns.
-    pub async fn evict_idle_loop(&self) {
-        loop {
-            sleep(SWEEP_INTERVAL).await;
-            let mut idle = Vec::new();
-            self.machines.for_each(|_, machine| idle.append(&mut machine.connections.take_idle()));
-            for connection in idle {
-                connection.close().await;
-            }
         }
     }
 
