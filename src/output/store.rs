@@ -44,6 +44,11 @@ const CALL_DEADLINE: Duration = Duration::from_secs(20);
 const RENAME_DEADLINE: Duration = Duration::from_secs(55);
 /// Maximum size of an object that a bucket renames in one call (S3's limit for a copy). A directory has no such limit.
 const MAX_RENAMED_BYTES: u64 = 5_000_000_000;
+/// Size of a part in a bucket, in bytes. S3 requires at least 5 MiB for each part except the last, and allows at most
+/// 10,000 parts.
+const BUCKET_PART_BYTES: usize = 5 << 20;
+/// Size of a part in a directory, in bytes. Larger parts need more memory, and are not faster.
+const DIRECTORY_PART_BYTES: usize = 1 << 20;
 /// Suffix of the name of an unfinished object.
 const PARTIAL: &str = ".partial";
 /// Prefixes of the environment variables for clouds: credentials, region, endpoint.
@@ -324,6 +329,11 @@ impl Store {
     /// Returns the maximum size of one stream. Returns `None` if there is no limit.
     pub(super) fn max_bytes(&self) -> Option<u64> {
         self.inner.directory.is_none().then_some(MAX_RENAMED_BYTES)
+    }
+
+    /// Returns the size of each part of an upload except the last.
+    pub(super) fn part_bytes(&self) -> usize {
+        if self.inner.directory.is_some() { DIRECTORY_PART_BYTES } else { BUCKET_PART_BYTES }
     }
 
     /// Makes one call within its deadline.

@@ -1,7 +1,7 @@
 //! Upload of a large output into the store, while the command runs.
 //!
 //! ```text
-//! Upload --follow(stream)--> task: reads the live streams by offset, parts of 5 MiB one after the other --> store
+//! Upload --follow(stream)--> task: reads the live streams by offset, parts one after the other --> store
 //!        --finish(digests)-> reads the rest, sends the last part, names each object after its digest --> result
 //! ```
 //!
@@ -11,7 +11,8 @@
 //!    store. After this wait, Writ gives up the upload.
 //! 2. The result waits at most 10 min for the store, at most 60 s without a finished part, and at most 2 s after Writ
 //!    starts to shut down.
-//! 3. Memory holds at most 18 MiB: for each stream, a part of 5 MiB and at most 4 MiB that the upload has not read yet.
+//! 3. Memory holds at most 18 MiB: for each stream, a part (5 MiB for a bucket, 1 MiB for a directory) and at most
+//!    4 MiB that the upload has not read yet.
 //! 4. Output that is not stored within these bounds is recorded as not stored, with the reason.
 //! 5. An upload that is dropped deletes its parts.
 
@@ -30,8 +31,6 @@ use super::live::{CHUNK_BYTES, GapReason, Piece, StreamReader};
 use super::store::{Store, StoreError};
 use super::{OutputKey, PerStream, StreamKind};
 
-/// Size of a part, in bytes. S3 requires at least 5 MiB for each part except the last, and allows at most 10,000 parts.
-const PART_BYTES: usize = 5 << 20;
 /// Minimum size of bytes that a part takes without a copy.
 const MIN_SHARED_BYTES: usize = CHUNK_BYTES;
 /// Interval between checks for a finished part, while a result waits for the store.
@@ -308,15 +307,16 @@ impl Task {
         if self.store.max_bytes().is_some_and(|max| stream.bytes > max) {
             return Err(NotStored::TooLarge);
         }
+        let part_bytes = self.store.part_bytes();
         while !bytes.is_empty() {
             let buffer = &mut self.streams.of_mut(kind).buffer;
-            let now = bytes.split_to(bytes.len().min(PART_BYTES - buffer.content_length()));
+            let now = bytes.split_to(bytes.len().min(part_bytes - buffer.content_length()));
             match now.len() {
                 // A slice of a chunk would keep the memory of the whole chunk.
                 ..MIN_SHARED_BYTES => buffer.extend_from_slice(&now),
                 _ => buffer.push(now),
             }
-            if buffer.content_length() == PART_BYTES {
+            if buffer.content_length() == part_bytes {
                 self.send_part(kind).await.map_err(|error| self.failure(&error))?;
             }
         }
