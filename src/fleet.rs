@@ -62,7 +62,7 @@ pub(crate) use login_limiter::LoginLimiter;
 pub(crate) use machine_key::MachineKey;
 #[cfg(test)]
 pub(crate) use machine_state::{INITIAL_BACKOFF, MAX_BACKOFF};
-pub(crate) use machine_state::SettingsChange;
+pub(crate) use machine_state::{SettingsChange, max_concurrent};
 pub use machines::MachineWakes;
 pub(crate) use machines::{Machines, ManagedMachine};
 pub(crate) use pooled_connection::{OPEN_DEADLINE, Open};

@@ -93,10 +93,15 @@ impl Settings {
         Self {
             uid: machine.metadata.uid.clone(),
             generation: machine.metadata.generation,
-            max_concurrent: usize::try_from(machine.spec.max_concurrent).unwrap_or(1).max(1),
+            max_concurrent: max_concurrent(machine),
             is_suspended: machine.spec.suspend,
         }
     }
+}
+
+/// Returns the maximum number of commands that run on the machine concurrently, at least 1.
+pub(crate) fn max_concurrent(machine: &Machine) -> usize {
+    usize::try_from(machine.spec.max_concurrent).unwrap_or(1).max(1)
 }
 
 impl MachineState {

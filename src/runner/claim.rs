@@ -26,7 +26,7 @@ use crate::output::{LiveClaim, OutputKey, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Connection;
 
-use crate::fleet::{ConnectFailure, RETRY_AFTER_CHANGE, ResolvedMachine, TimedFacts, read_again};
+use crate::fleet::{ConnectFailure, RETRY_AFTER_CHANGE, ResolvedMachine, TimedFacts, max_concurrent, read_again};
 
 use super::context::Context;
 use super::decision_input::{
@@ -202,13 +202,7 @@ pub(super) async fn claim(
         if is_claimed_with(&execution, &token) {
             return held_claim(context, work, token, execution, &made, (standing, decided));
         }
-        let Some(resolved) = resolved? else {
-            // The Machine or its Secret has changed, so the next attempt opens a new connection. The controller of
-            // Machines reads the new `maxConcurrent`, even if the watch has not delivered the change.
-            context.fleet.machines.wake(&work.machine_key());
-            context.fleet.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
-            return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
-        };
+        let resolved = check_machine(context, work, connected_by, resolved?)?;
         let ground = DecisionInput { execution, resolved };
         // Without the finalizer, the execution could disappear while its command runs.
         if !is_before_deadline(&ground.execution, context.cluster.now()) || !ground.execution.has_audit_finalizer() {
@@ -221,8 +215,9 @@ pub(super) async fn claim(
         let mut status = execution::with_claim(&ground.execution, &decision, records, now);
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
-        if context.holders.current_epoch() != Some(standing) {
-            // The Lease was not renewed in time, so other processes perhaps adopt the claims of this process.
+        if context.holders.current_epoch() != Some(standing) || decided.elapsed() > context.holders.duration() {
+            // The Lease was not renewed in time, so other processes perhaps adopt the claims of this process. Or the
+            // reads took so long that the claim would be too old to start the command.
             return Err(ConnectFailure::RetryAfter(SETTLE_PAUSE));
         }
         let state = put(context, work, (&ground.execution, &size), status, &token).await?;
@@ -234,6 +229,29 @@ pub(super) async fn claim(
             ClaimState::Lost => return Err(ConnectFailure::Obsolete),
         }
     }
+    Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE))
+}
+
+/// Returns the Machine that was read again.
+///
+/// # Errors
+/// The Machine or its Secret has changed, so the next attempt opens a new connection. Or more executions have a slot
+/// than `maxConcurrent` allows now, so this execution returns to its queue. In both cases, the controller of Machines
+/// reads the new `maxConcurrent`, even if the watch has not delivered the change.
+fn check_machine(
+    context: &Context,
+    work: &QueuedExecution,
+    connected_by: &ResolvedMachine,
+    again: Option<ResolvedMachine>,
+) -> Result<ResolvedMachine, ConnectFailure> {
+    let key = work.machine_key();
+    let (in_use, _) = context.queues().counts(&key);
+    match again {
+        Some(resolved) if in_use <= max_concurrent(&resolved.machine) => return Ok(resolved),
+        Some(_) => {}
+        None => context.fleet.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None),
+    }
+    context.fleet.machines.wake(&key);
     Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE))
 }
 

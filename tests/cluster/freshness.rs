@@ -15,6 +15,7 @@ use writ::cluster::MAX_LIST_AGE;
 use crate::case::Case;
 use crate::lab::{SshdOptions, asked};
 use crate::proxy::{Fate, Proxy};
+use crate::world::World;
 
 /// Records each greeting in the file `greeted`.
 const PROGRAM: &str = "#!/bin/sh\necho \"$1\" >> \"$HOME/greeted\"\n";
@@ -216,6 +217,89 @@ async fn an_execution_that_is_labelled_before_the_claim_runs_once() {
     go_on.notify_one();
     case.ends("x", Phase::Succeeded, Reason::Completed).await;
     assert_eq!((case.ledger(), proxy.fates_left()), (vec![asked(&["/bin/echo", "hello"])], 0));
+}
+
+/// Appends `+` to the file `running` at its start, and `-` at its end.
+const SLOW: &str = "#!/bin/sh\nprintf + >> \"$HOME/running\"; sleep 1; printf - >> \"$HOME/running\"\n";
+
+/// Returns the maximum number of commands that ran concurrently, by the machine's own record. Empties the record.
+fn most_running(case: &Case) -> usize {
+    let record = case.sshd.home().join("running");
+    let marks = std::fs::read_to_string(&record).expect("a record");
+    std::fs::remove_file(record).expect("removed");
+    let (mut running, mut most) = (0_usize, 0);
+    for mark in marks.chars() {
+        running = if mark == '+' { running + 1 } else { running - 1 };
+        most = most.max(running);
+    }
+    assert_eq!(running, 0, "{marks}");
+    most
+}
+
+/// Writ gives slots by the limit that it knows. The claim reads the Machine.
+#[tokio::test]
+async fn a_lower_limit_of_a_machine_counts_at_once_even_if_the_watch_hangs() {
+    let (case, _proxy) = warm_case(&[], &["machines"]).await;
+    let slow = case.sshd.home().join("slow");
+    std::fs::write(&slow, SLOW).expect("a program on the machine");
+    std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    case.apply_whitelist("slow", json!([{"name": "slow", "match": "slow", "run": [slow]}])).await;
+    for (limit, expected) in [(8, 2..=8), (1, 1..=1)] {
+        let machine = json!({"execution": {"mode": "Durable"}, "maxConcurrent": limit});
+        case.apply_machine("web-1", machine).await;
+        let names: Vec<String> = (0..5).map(|number| format!("x{limit}-{number}")).collect();
+        futures::future::join_all(names.iter().map(|name| case.execute(name, "slow"))).await;
+        for name in &names {
+            case.ends(name, Phase::Succeeded, Reason::Completed).await;
+        }
+        let most = most_running(&case);
+        assert!(expected.contains(&most), "{most} at once, maxConcurrent is {limit}");
+    }
+}
+
+/// Without admission policies, Writ itself adds the finalizer, concurrently with the reads for the claim.
+#[tokio::test]
+async fn an_execution_that_changes_before_it_has_the_finalizer_starts_at_most_once() {
+    let own = tokio::task::spawn_blocking(World::without_stamping).await.expect("a world");
+    let mut case = Case::with(own, SshdOptions::default(), &[]).await;
+    let proxy = Proxy::start(&case.world, Vec::new()).await;
+    case.restart_writ_through(proxy.port);
+    case.writ_serves().await;
+    // After this execution, Writ knows the rules, so the runner adds the next finalizers.
+    case.execute("warm", "say hello").await;
+    case.ends("warm", Phase::Succeeded, Reason::Completed).await;
+    let ran = asked(&["/bin/echo", "hello"]);
+    let started = async |name: &str| {
+        let (held, may_continue) = proxy.hold_next_finalizer();
+        case.execute(name, "say hello").await;
+        tokio::time::timeout(Duration::from_secs(90), held.notified()).await.expect("Writ adds the finalizer");
+        may_continue
+    };
+    let may_continue = started("labelled").await;
+    case.world.kubectl_succeeds(&["label", "-n", &case.namespace, "cmdexec", "labelled", "team=web"]);
+    may_continue.notify_one();
+    case.ends("labelled", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(case.ledger(), [ran.clone(), ran.clone()]);
+
+    let may_continue = started("cancelled").await;
+    case.change_spec("cancelled", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
+    may_continue.notify_one();
+    case.ends("cancelled", Phase::Cancelled, Reason::CancelledBeforeStart).await;
+
+    let may_continue = started("deleted").await;
+    case.executions().delete("deleted", &DeleteParams::default()).await.expect("deleted");
+    may_continue.notify_one();
+    case.gone("deleted").await;
+
+    // The name and the command of the second execution are the same, but it is another execution.
+    let may_continue = started("again").await;
+    case.executions().delete("again", &DeleteParams::default()).await.expect("deleted");
+    case.gone("again").await;
+    let second = case.execute_with("again", json!({"command": "say hello", "cancelRequested": true})).await;
+    may_continue.notify_one();
+    case.ends("again", Phase::Cancelled, Reason::CancelledBeforeStart).await;
+    assert_eq!(case.executions().get("again").await.expect("it is there").metadata.uid, second.metadata.uid);
+    assert_eq!(case.ledger(), [ran.clone(), ran]);
 }
 
 /// Counts the requests of `writ serve` for one execution, with an open connection and the chart's policies. The create

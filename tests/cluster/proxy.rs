@@ -44,7 +44,11 @@ pub struct Proxy {
     date: Arc<Mutex<Option<http::HeaderValue>>>,
     hanging: Arc<Mutex<BTreeSet<String>>>,
     requests: Arc<Mutex<BTreeMap<String, usize>>>,
+    held_finalizer: Arc<Mutex<Option<Held>>>,
 }
+
+/// A request that the proxy holds back: notified when the request is there, and when it may continue.
+type Held = (Arc<Notify>, Arc<Notify>);
 
 type BodyError = <Body as hyper::body::Body>::Error;
 type Answer = http::Response<UnsyncBoxBody<Bytes, BodyError>>;
@@ -62,6 +66,8 @@ struct Line {
     hanging: Arc<Mutex<BTreeSet<String>>>,
     /// Number of requests that are not watches, by method and resource, for example `GET machines`.
     requests: Arc<Mutex<BTreeMap<String, usize>>>,
+    /// Set if the next request that adds a finalizer to an execution is held back.
+    held_finalizer: Arc<Mutex<Option<Held>>>,
 }
 
 impl Proxy {
@@ -75,6 +81,7 @@ impl Proxy {
         let fates = Arc::new(Mutex::new(VecDeque::from(fates)));
         let policies_read = Arc::new(AtomicUsize::new(0));
         let (watches, date, hanging, requests) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
+        let held_finalizer = Arc::default();
         let line = Arc::new(Line {
             client,
             fates: Arc::clone(&fates),
@@ -84,6 +91,7 @@ impl Proxy {
             date: Arc::clone(&date),
             hanging: Arc::clone(&hanging),
             requests: Arc::clone(&requests),
+            held_finalizer: Arc::clone(&held_finalizer),
         });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -97,7 +105,7 @@ impl Proxy {
                 );
             }
         });
-        Self { port, fates, policies_read, watches, date, hanging, requests }
+        Self { port, fates, policies_read, watches, date, hanging, requests, held_finalizer }
     }
 
     /// Returns the number of full lists of Whitelists.
@@ -124,6 +132,14 @@ impl Proxy {
     /// Machine, `LIST machines` for a list.
     pub fn take_requests(&self) -> BTreeMap<String, usize> {
         std::mem::take(&mut self.requests.lock().expect("a lock"))
+    }
+
+    /// Holds back the next request that adds a finalizer to an execution. Returns the notification that the request is
+    /// there, and the notification with which the test lets it continue.
+    pub fn hold_next_finalizer(&self) -> (Arc<Notify>, Arc<Notify>) {
+        let held = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        *self.held_finalizer.lock().expect("a lock") = Some((Arc::clone(&held.0), Arc::clone(&held.1)));
+        held
     }
 
     /// Returns the number of unused fates.
@@ -175,6 +191,7 @@ impl Line {
             let nothing = futures::stream::pending::<Result<hyper::body::Frame<Bytes>, BodyError>>();
             return Ok(http::Response::new(http_body_util::StreamBody::new(nothing).boxed_unsync()));
         }
+        self.hold_back(&parts, &body).await;
         let request = http::Request::from_parts(parts, body);
         let fate = if is_fateful { self.fates.lock().expect("a lock").pop_front() } else { None };
         if is_status_write {
@@ -203,6 +220,18 @@ impl Line {
                 *self.late.lock().expect("a lock") = Some(request);
                 Err("late".to_owned())
             }
+        }
+    }
+
+    /// If the test holds back the addition of a finalizer, and this request is one, waits until it may continue.
+    async fn hold_back(&self, parts: &http::request::Parts, body: &[u8]) {
+        let adds_finalizer = parts.method == http::Method::PATCH
+            && parts.uri.path().contains("/commandexecutions/")
+            && String::from_utf8_lossy(body).contains(r#""op":"add","path":"/metadata/finalizers"#);
+        let held = if adds_finalizer { self.held_finalizer.lock().expect("a lock").take() } else { None };
+        if let Some((arrived, may_continue)) = held {
+            arrived.notify_one();
+            may_continue.notified().await;
         }
     }
 
