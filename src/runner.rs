@@ -175,16 +175,17 @@ impl Runner {
         self.dispatcher.enqueue(queued, read);
     }
 
-    /// Returns true if the execution waits in the queue of its machine.
-    pub fn is_waiting(&self, key: &ExecutionKey) -> bool {
-        self.context().queues().is_waiting(key)
+    /// Returns true if the execution waits in the queue of its machine, or a connection is being opened for it.
+    pub fn is_waiting_or_connecting(&self, key: &ExecutionKey) -> bool {
+        self.context().queues().is_waiting_or_connecting(key)
     }
 
     /// Returns the version with which an execution entered the queue, if the execution still waits there. Returns `None`
     /// if the version is no longer kept.
     pub fn waiting_version(&self, key: &ExecutionKey) -> Option<ReadExecution> {
         let context = self.context();
-        if self.is_waiting(key) { context.recent_reads.get(&key.uid, Instant::now()) } else { None }
+        let is_waiting = context.queues().is_waiting(key);
+        if is_waiting { context.recent_reads.get(&key.uid, Instant::now()) } else { None }
     }
 
     /// Forgets the version of an execution, because the execution has changed.

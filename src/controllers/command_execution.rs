@@ -85,13 +85,13 @@ impl Reconcile for Controller {
 
     const MAX_CONCURRENT_DEFERRABLE: Size = Size { places: 16, share: 8 };
 
-    /// Most executions that wait in the queue of their machine only need a status that reports the wait. If 300
-    /// executions for dead machines report this at once, they must not delay the start of others. A cancelled or deleted
-    /// execution is not deferrable: only the cancellation changes the generation.
+    /// Most executions that wait for their machine only need a status that reports the wait. If 300 executions for dead
+    /// machines report this at once, they must not delay the start of others. A cancelled or deleted execution is not
+    /// deferrable: only the cancellation changes the generation.
     fn is_deferrable(&self, object: &ExecutionMeta) -> bool {
         let metadata = object.meta();
         let is_unchanged = metadata.deletion_timestamp.is_none() && metadata.generation.unwrap_or(1) <= 1;
-        is_unchanged && self.context.runner.is_waiting(&key_of(object))
+        is_unchanged && self.context.runner.is_waiting_or_connecting(&key_of(object))
     }
 
     async fn reconcile(self: Arc<Self>, object: Arc<ExecutionMeta>) -> Result<Action, ClusterError> {

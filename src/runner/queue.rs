@@ -202,6 +202,11 @@ impl MachineQueues {
         matches!(self.executions.get(key), Some(State::Waiting { .. }))
     }
 
+    /// Returns true if the execution is in the queue of its machine, or a connection is being opened for it.
+    pub fn is_waiting_or_connecting(&self, key: &ExecutionKey) -> bool {
+        matches!(self.executions.get(key), Some(State::Waiting { .. } | State::Connecting { .. }))
+    }
+
     /// Returns the executions that wait for a machine.
     pub fn waiting(&self, machine_key: &MachineKey) -> Vec<ExecutionKey> {
         self.queues.get(machine_key).map_or_else(Vec::new, |queue| queue.waiting.keys().cloned().collect())

@@ -113,7 +113,8 @@ pub(super) async fn plan_live(
     let needs_reads = matches!(live.phase(), Phase::Pending | Phase::Queued);
     let work = work_of(live, context);
     // An execution that waits is decided by the same rules as a start. This avoids a list for each execution of a burst.
-    let is_waiting = matches!(work, RunnerFact::WaitingForSlot | RunnerFact::WaitingForMachine { .. });
+    let is_connecting = matches!(work, RunnerFact::Connecting { .. });
+    let is_waiting = is_connecting || matches!(work, RunnerFact::WaitingForSlot | RunnerFact::WaitingForMachine { .. });
     let rules = async {
         if is_waiting {
             context.policies.confirmed(&namespace).await
@@ -133,7 +134,8 @@ pub(super) async fn plan_live(
     };
     let reads = Reads { machine, prior, holder };
     let mut planned = plan((live, size), &reads, rules, context, Some(machines)).await;
-    if needs_reads && is_waiting && !planned.enqueues() {
+    let ends = planned.status.as_ref().is_some_and(|status| status.phase.is_finished());
+    if needs_reads && is_waiting && (ends || (!is_connecting && !planned.enqueues())) {
         // Perhaps a new Whitelist allows the execution.
         let rules = context.policies.listed(&namespace).await?;
         planned = plan((live, size), &reads, rules, context, Some(machines)).await;
