@@ -67,6 +67,25 @@ enum OffsetChange {
     AgreeAgain,
 }
 
+/// One moment, by two clocks:
+///
+/// - `reading`: the kernel's clock, which also runs while the host is suspended. This clock can stop while a hypervisor
+///   pauses the host.
+/// - `server`: the estimated time of the API server. After such a pause, the next response of the API server corrects
+///   the estimate.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub reading: i128,
+    pub server: Timestamp,
+}
+
+impl Moment {
+    /// Returns the later one of two moments.
+    pub fn later(self, other: Self) -> Self {
+        if other.reading > self.reading { other } else { self }
+    }
+}
+
 impl Default for Clock {
     fn default() -> Self {
         Self { began: Instant::now(), state: Mutex::default() }
@@ -84,6 +103,19 @@ impl Clock {
     /// Returns the nanoseconds since an arbitrary start, by a clock that nobody can set.
     pub(super) fn reading(&self) -> i128 {
         boot_time().unwrap_or_else(|| nanoseconds(self.began.elapsed()))
+    }
+
+    /// Returns the present moment.
+    pub(super) fn moment(&self) -> Moment {
+        Moment { reading: self.reading(), server: self.now() }
+    }
+
+    /// Returns the time since a moment, by the clock of [`Moment`] that shows the longer time.
+    pub(super) fn elapsed(&self, since: Moment) -> Duration {
+        let by_kernel = u64::try_from(self.reading() - since.reading).map_or(Duration::MAX, Duration::from_nanos);
+        // If the API server's clock was set back, the difference is negative. Only the kernel's clock then counts.
+        let by_server = Duration::try_from(self.now().duration_since(since.server)).unwrap_or(Duration::ZERO);
+        by_kernel.max(by_server)
     }
 
     /// Corrects the estimate with `time` from an answer of the API server. Only the whole seconds of `time` count.

@@ -32,7 +32,7 @@ use super::clock::{Clock, Source};
 use super::{Cluster, ClusterError};
 use leases::{Announcement, Leases};
 use observation::{NO_VERSION, Observations};
-use renewal::{RenewalTime, Renewals, Renewed};
+use renewal::{Renewals, Renewed};
 
 pub use leases::Member;
 pub use renewal::LeaseEpoch;
@@ -212,7 +212,7 @@ impl Membership {
 
     async fn renew(&self) -> Result<(), ClusterError> {
         let (clock, duration) = (self.clock(), self.leases.duration);
-        let (sent, renewal) = (Instant::now(), RenewalTime::now(clock));
+        let (sent, renewal) = (Instant::now(), clock.moment());
         let announcement = self.prepare_announcement();
         let view = announcement.view.clone();
         if let Some(stored) = self.leases.write_own(renewal.server, announcement).await? {

@@ -34,6 +34,7 @@ use crate::api::Whitelist;
 use crate::fairness::{Pool, Size};
 use crate::policy::RuleSet;
 
+use super::clock::Moment;
 use super::coalesce::KeyedCoalescer;
 use super::lean::LeanMetadata;
 use super::{Change, Cluster, ClusterError, Operation, PAGE, Slim};
@@ -92,14 +93,14 @@ struct Cached {
     snapshot: Snapshot,
     /// Time of the last use.
     used: Instant,
-    /// Time at which the watch last reported a change that the snapshot does not contain.
-    changed: Option<Instant>,
+    /// Time at which the watch last reported a change that the snapshot does not contain, as [`Moment::reading`].
+    changed: Option<i128>,
 }
 
 impl Cached {
     /// Returns true if the watch has reported no change since the list of the snapshot.
     fn is_current(&self) -> bool {
-        self.changed.is_none_or(|changed| changed <= self.snapshot.listed)
+        self.changed.is_none_or(|changed| changed <= self.snapshot.listed.reading)
     }
 }
 
@@ -157,7 +158,7 @@ impl PolicyCache {
     }
 
     fn note(&self, change: &Change<Slim<Whitelist>>) {
-        let now = Some(Instant::now());
+        let now = Some(self.cluster.clock.reading());
         let snapshots = &mut self.state().snapshots;
         let (metadata, is_deleted) = match change {
             Change::Applied(whitelist) => (whitelist.meta(), false),
@@ -193,7 +194,8 @@ impl PolicyCache {
                 if !cache.is_in_use(&namespace) {
                     return;
                 }
-                let age = cache.state().snapshots.get(&namespace).map(|cached| cached.snapshot.listed.elapsed());
+                let listed = cache.state().snapshots.get(&namespace).map(|cached| cached.snapshot.listed);
+                let age = listed.map(|listed| cache.cluster.clock.elapsed(listed));
                 if age.is_none_or(|age| age >= RELIST_INTERVAL / 2) {
                     // An error is ignored, because the next start reads the Whitelists and reports the error.
                     let _ = cache.listed(&namespace).await;
@@ -232,7 +234,7 @@ impl PolicyCache {
     /// Returns the snapshot of a namespace, if reads by name are enough to confirm it.
     fn recent_snapshot(&self, namespace: &str) -> Option<Snapshot> {
         self.use_cached(namespace, |cached| {
-            let is_recent = cached.snapshot.listed.elapsed() < MAX_LIST_AGE && cached.is_current();
+            let is_recent = self.cluster.clock.elapsed(cached.snapshot.listed) < MAX_LIST_AGE && cached.is_current();
             let is_small = cached.snapshot.versions.len() <= MAX_READ_BY_NAME;
             (is_recent && is_small).then(|| cached.snapshot.clone())
         })
@@ -256,7 +258,7 @@ impl PolicyCache {
     /// Lists the current versions of a namespace's Whitelists. If they differ from the snapshot, also reads the
     /// Whitelists in full.
     async fn list(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
-        let started = Instant::now();
+        let started = self.cluster.clock.moment();
         let api: Api<Slim<Whitelist>> = Api::namespaced(self.cluster.client(), namespace);
         let what = format!("the Whitelists of {namespace}");
         let (mut versions, mut bytes) = (Versions::new(), 0);
@@ -290,22 +292,22 @@ impl PolicyCache {
 
     /// Records the versions that a list found, which started at `started`. Returns the rules of the snapshot, if it has
     /// the same versions or is more recent. Else the snapshot counts as outdated, even if a later full read fails.
-    fn note_list(&self, namespace: &str, versions: &Versions, started: Instant) -> Option<RuleSet> {
+    fn note_list(&self, namespace: &str, versions: &Versions, started: Moment) -> Option<RuleSet> {
         let mut state = self.state();
         let Cached { snapshot, changed, .. } = state.snapshots.get_mut(namespace)?;
         // A snapshot that is more recent than the list includes every change that the list includes.
-        if snapshot.versions == *versions || snapshot.listed >= started {
-            snapshot.listed = snapshot.listed.max(started);
+        if snapshot.versions == *versions || snapshot.listed.reading >= started.reading {
+            snapshot.listed = snapshot.listed.later(started);
             return Some(snapshot.rules.clone());
         }
-        *changed = (*changed).max(Some(started));
+        *changed = (*changed).max(Some(started.reading));
         None
     }
 
     /// Reads all Whitelists of a namespace in one list. Compiles the changed Whitelists. The caller holds a permit of
     /// [`Self::turns`].
     async fn read_and_compile(&self, namespace: &str, what: &str) -> Result<RuleSet, ClusterError> {
-        let started = Instant::now();
+        let started = self.cluster.clock.moment();
         let (list, bytes) = self.read_all(namespace, what).await?;
         let before = self.use_cached(namespace, |cached| Some(cached.snapshot.clone()));
         // Compiles in a thread for blocking work, because the compilation of many patterns takes long.
@@ -364,7 +366,7 @@ impl State {
     fn keep(&mut self, namespace: &str, snapshot: Snapshot) {
         self.snapshots.retain(|_, cached| cached.used.elapsed() < EVICT_AFTER);
         let stored = self.snapshots.get(namespace);
-        if stored.is_some_and(|stored| stored.snapshot.listed > snapshot.listed) {
+        if stored.is_some_and(|stored| stored.snapshot.listed.reading > snapshot.listed.reading) {
             return;
         }
         if snapshot.versions.is_empty() {

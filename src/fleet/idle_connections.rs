@@ -17,12 +17,17 @@ impl Fleet {
     /// Closes unused connections at each [`SWEEP_INTERVAL`]: those that were unused for [`IDLE_TIMEOUT`], and, if
     /// memory is scarce, the half that was unused for longest. Never returns.
     pub async fn evict_idle_loop(&self) {
+        let mut was_scarce = false;
         loop {
             sleep(SWEEP_INTERVAL).await;
             let mut unused = Vec::new();
-            if is_scarce() {
+            let is_scarce = is_scarce();
+            if is_scarce && !was_scarce {
+                tracing::warn!("memory is scarce: closing unused connections early; raise the memory limit");
+            }
+            was_scarce = is_scarce;
+            if is_scarce {
                 self.machines.for_each(|_, machine| unused.append(&mut machine.connections.unused_since()));
-                tracing::debug!(unused = unused.len(), "memory is scarce: closing half of the unused connections");
             }
             let Some(last_use) = last_use_to_close(unused, Instant::now()) else { continue };
             let mut idle = Vec::new();

@@ -17,8 +17,8 @@ use tracing::Instrument as _;
 
 use crate::api::ExecutionMode;
 use crate::fleet::{
-    ConnectFailure, OPEN_DEADLINE, RETRY_AFTER_SILENCE, ResolvedMachine, connect, connect_and_open, online,
-    read_and_resolve, try_open_existing,
+    ConnectFailure, OPEN_DEADLINE, RETRY_AFTER_CHANGE, RETRY_AFTER_SILENCE, ResolvedMachine, connect, connect_and_open,
+    online, read_and_resolve, try_open_existing,
 };
 use crate::ssh::{ConnectError, Session};
 use crate::telemetry::{SPANS, metrics};
@@ -86,8 +86,10 @@ async fn prepare(
     }
     let resolved = Box::pin(read_and_resolve(&context.cluster, &work.key.namespace, &work.machine)).await?;
     if resolved.machine.spec.suspend {
-        // The controller reads the same Machine, and reports why the execution waits.
-        return Err(ConnectFailure::Obsolete);
+        // The controllers read the same Machine, stop its queue, and report why the execution waits. The execution stays
+        // in the queue, because its place counts for `queueLimit`.
+        context.fleet.machines.wake(&work.machine_key());
+        return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
     }
     let (connection, session) = match open(context, &resolved).await {
         Ok(opened) => opened,

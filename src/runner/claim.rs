@@ -41,6 +41,9 @@ const CONFLICT_TRIES: u32 = 5;
 /// Pause between reads of the execution while it is unknown if the claim is stored.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Pause after reads that took longer than the Lease. The API server is overloaded.
+const RETRY_AFTER_SLOW_READS: Duration = Duration::from_secs(5);
+
 /// Text for a starting deadline that has passed while the machine's login did not start the command.
 pub(super) const DEADLINE_BEFORE_LOGIN: &str = "the starting deadline was over before the login let it start";
 
@@ -202,7 +205,8 @@ pub(super) async fn claim(
         if is_claimed_with(&execution, &token) {
             return held_claim(context, work, token, execution, &made, (standing, decided));
         }
-        let resolved = check_machine(context, work, connected_by, resolved?)?;
+        let is_first_write = made.is_empty();
+        let resolved = check_machine(context, work, connected_by, resolved?, is_first_write)?;
         let ground = DecisionInput { execution, resolved };
         // Without the finalizer, the execution could disappear while its command runs.
         if !is_before_deadline(&ground.execution, context.cluster.now()) || !ground.execution.has_audit_finalizer() {
@@ -215,11 +219,7 @@ pub(super) async fn claim(
         let mut status = execution::with_claim(&ground.execution, &decision, records, now);
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
-        if context.holders.current_epoch() != Some(standing) || decided.elapsed() > context.holders.duration() {
-            // The Lease was not renewed in time, so other processes perhaps adopt the claims of this process. Or the
-            // reads took so long that the claim would be too old to start the command.
-            return Err(ConnectFailure::RetryAfter(SETTLE_PAUSE));
-        }
+        check_time(context, work, (standing, decided), is_first_write)?;
         let state = put(context, work, (&ground.execution, &size), status, &token).await?;
         match state {
             ClaimState::Ours(execution) => {
@@ -232,22 +232,49 @@ pub(super) async fn claim(
     Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE))
 }
 
+/// Checks just before the write that this process still has its Lease.
+///
+/// # Errors
+/// The Lease was not renewed in time, so other processes perhaps adopt the claims of this process. Or, before the first
+/// write, the reads took so long that the claim would be too old to start the command. An earlier write is perhaps
+/// stored later, so the task then continues.
+fn check_time(
+    context: &Context,
+    work: &QueuedExecution,
+    (standing, decided): (LeaseEpoch, Instant),
+    is_first_write: bool,
+) -> Result<(), ConnectFailure> {
+    if context.holders.current_epoch() != Some(standing) {
+        return Err(ConnectFailure::RetryAfter(SETTLE_PAUSE));
+    }
+    if is_first_write && decided.elapsed() > context.holders.duration() {
+        tracing::warn!(execution = %work.key, "the reads for a claim took longer than the Lease lasts; trying again");
+        return Err(ConnectFailure::RetryAfter(RETRY_AFTER_SLOW_READS));
+    }
+    Ok(())
+}
+
 /// Returns the Machine that was read again.
 ///
 /// # Errors
-/// The Machine or its Secret has changed, so the next attempt opens a new connection. Or more executions have a slot
-/// than `maxConcurrent` allows now, so this execution returns to its queue. In both cases, the controller of Machines
-/// reads the new `maxConcurrent`, even if the watch has not delivered the change.
+/// The Machine or its Secret has changed, so the next attempt opens a new connection. Or, before the first write, more
+/// executions have a slot than `maxConcurrent` allows now, so this execution returns to its queue. In both cases, the
+/// controller of Machines reads the new `maxConcurrent`, even if the watch has not delivered the change.
 fn check_machine(
     context: &Context,
     work: &QueuedExecution,
     connected_by: &ResolvedMachine,
     again: Option<ResolvedMachine>,
+    is_first_write: bool,
 ) -> Result<ResolvedMachine, ConnectFailure> {
     let key = work.machine_key();
     let (in_use, _) = context.queues().counts(&key);
     match again {
-        Some(resolved) if in_use <= max_concurrent(&resolved.machine) => return Ok(resolved),
+        Some(resolved) if !is_first_write || in_use <= max_concurrent(&resolved.machine) => return Ok(resolved),
+        // The queue gets the new limit at once. If the Machine is suspended too, its controller must report this.
+        Some(resolved) if !resolved.machine.spec.suspend => {
+            context.fleet.machines.entry(&key).state().configure(&resolved.machine);
+        }
         Some(_) => {}
         None => context.fleet.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None),
     }

@@ -2,36 +2,17 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use crate::cluster::clock::Clock;
+use crate::cluster::clock::{Clock, Moment};
 
 /// Sequence number of an uninterrupted period in which the other processes considered this process alive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LeaseEpoch(u64);
 
-/// Time at which a renewal was sent, by two clocks:
-///
-/// - `reading`: the kernel's clock, which also runs while the host is suspended. This clock can stop while a hypervisor
-///   pauses the host.
-/// - `server`: the estimated time of the API server. After such a pause, the next response of the API server corrects
-///   the estimate.
-#[derive(Clone, Copy)]
-pub(super) struct RenewalTime {
-    pub reading: i128,
-    pub server: Timestamp,
-}
-
-impl RenewalTime {
-    pub fn now(clock: &Clock) -> Self {
-        Self { reading: clock.reading(), server: clock.now() }
-    }
-}
-
 /// Last renewal and current epoch of this process's Lease.
 #[derive(Default)]
 pub(super) struct Renewals {
-    last: Option<RenewalTime>,
+    /// Time at which the last stored renewal was sent.
+    last: Option<Moment>,
     /// Increases with the first renewal and with each late renewal.
     epoch: u64,
 }
@@ -48,14 +29,9 @@ pub(super) enum Renewed {
 }
 
 impl Renewals {
-    /// Returns true if the last renewal is younger than `duration`, by both clocks of [`RenewalTime`].
+    /// Returns true if the last renewal is younger than `duration`, by both clocks of [`Moment`].
     pub fn is_current(&self, duration: Duration, clock: &Clock) -> bool {
-        self.last.is_some_and(|last| {
-            let elapsed = u64::try_from(clock.reading() - last.reading).map_or(Duration::MAX, Duration::from_nanos);
-            // If the API server's clock was set back, the difference is negative. Only the kernel's clock then counts.
-            let by_server = Duration::try_from(clock.now().duration_since(last.server)).unwrap_or(Duration::ZERO);
-            elapsed < duration && by_server < duration
-        })
+        self.last.is_some_and(|last| clock.elapsed(last) < duration)
     }
 
     /// Returns the current epoch, or `None` if this process's Lease has perhaps expired.
@@ -64,7 +40,7 @@ impl Renewals {
     }
 
     /// Records a renewal that the API server has stored.
-    pub fn record(&mut self, renewal: RenewalTime, duration: Duration, clock: &Clock) -> Renewed {
+    pub fn record(&mut self, renewal: Moment, duration: Duration, clock: &Clock) -> Renewed {
         let renewed = match self.last {
             Some(_) if self.is_current(duration, clock) => Renewed::InTime,
             Some(_) => Renewed::Late,

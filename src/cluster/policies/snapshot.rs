@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use kube::api::{DynamicObject, ObjectMeta};
 
 use crate::api::Whitelist;
 use crate::api::execution_status::ObjectRecord;
 use crate::policy::{self, CompiledWhitelist, RuleSet};
+
+use crate::cluster::clock::Moment;
 
 /// Maximum size of a namespace's rules as text, in bytes. A Whitelist has up to 256 rules, which take about 100 KiB.
 pub(super) const MAX_RULE_BYTES: usize = 4_194_304;
@@ -32,13 +33,13 @@ pub(super) struct Snapshot {
     pub rules: RuleSet,
     /// Start of the latest list that found exactly these versions. The snapshot includes every change that was
     /// committed before this time.
-    pub listed: Instant,
+    pub listed: Moment,
 }
 
 impl Snapshot {
     /// Compiles the Whitelists of one list. Uses the compiled Whitelists of `before` for unchanged versions. `bytes` is
     /// the size of the rules as text. `listed` is the start of the list.
-    pub fn compile(objects: Vec<DynamicObject>, bytes: usize, before: Option<&Self>, listed: Instant) -> Self {
+    pub fn compile(objects: Vec<DynamicObject>, bytes: usize, before: Option<&Self>, listed: Moment) -> Self {
         if bytes > MAX_RULE_BYTES {
             // Contains no versions. The next call therefore reads the Whitelists again, and notices a repair.
             let rules = fail_closed(bytes, "rules", MAX_RULE_BYTES);
