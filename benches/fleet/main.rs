@@ -4,7 +4,7 @@
 //!
 //! ```console
 //! cargo bench --bench fleet                     # everything (about 15 minutes)
-//! cargo bench --bench fleet -- blackholes       # one or more of: blackholes return idle probing
+//! cargo bench --bench fleet -- blackholes       # one or more of: blackholes return idle probing ansible
 //! cargo bench --bench fleet -- probing 60       # measures for 60 s instead of 300 s
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! | [`blackholes`] | starts on 100 good Machines next to 100 bad Machines | the same without bad Machines |
 //! | [`returning`] | 50 Machines that return, with 20 executions each | the expected order and the expected results |
 //! | [`idle`] | 500 unused connections | bounds for memory and for the time until they close |
+//! | [`ansible`] | executions on 50 Machines | `ansible -m raw` |
 //! | [`probing`] | 1,000 unused Machines | bounds for CPU and for memory above an empty process |
 //!
 //! One sshd acts as many machines: it listens on all of 127.0.0.0/8, and each Machine has its own address.
@@ -39,6 +40,7 @@ mod site;
 #[path = "../../tests/cluster/world.rs"]
 mod world;
 
+mod ansible;
 mod blackholes;
 mod holes;
 mod idle;
@@ -54,7 +56,7 @@ use lab::ControlPlaneOptions;
 use measure::Row;
 use world::World;
 
-const PARTS: [&str; 4] = ["blackholes", "return", "idle", "probing"];
+const PARTS: [&str; 5] = ["blackholes", "return", "idle", "probing", "ansible"];
 
 fn main() -> ExitCode {
     // cargo adds the flag --bench, which the benchmark ignores.
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
                 "blackholes" => blackholes::rows(&world).await,
                 "return" => returning::rows(&world).await,
                 "idle" => idle::rows(&world).await,
+                "ansible" => ansible::rows(&world).await,
                 _ => probing::rows(&world, seconds).await,
             }
         });
