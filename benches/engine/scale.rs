@@ -50,9 +50,9 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.stop_writ();
     let of = format!("{FINISHED} finished executions, {MACHINES} Machines");
     vec![
-        Row::bound(&format!("{of}: resident"), resident, "MiB", 64.0),
-        Row::bound(&format!("{of}: resident at most, since the start"), most, "MiB", 64.0),
-        Row::bound(&format!("{of}: start to first dispatch"), (dispatched - started).as_secs_f64(), "s", 15.0),
+        Row::bound(&format!("{of}: resident"), resident, "MiB", 32.0),
+        Row::bound(&format!("{of}: resident at most, since the start"), most, "MiB", 32.0),
+        Row::bound(&format!("{of}: start to first dispatch"), (dispatched - started).as_secs_f64(), "s", 2.0),
         Row::bound(&format!("{of}: idle, of a core over 30 s"), idle, "%", 1.0),
     ]
 }
