@@ -18,6 +18,7 @@ use std::sync::LazyLock;
 pub use health::{BackgroundTask, HEARTBEAT_INTERVAL, Health, Report, Watch};
 pub use labels::Purpose;
 pub use metrics::Metrics;
+pub use process::resident_bytes;
 
 /// Target of all spans. Spans go to the collector (see `traces`). Spans are not log lines.
 pub const SPANS: &str = "writ_trace";

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::telemetry::resident_bytes;
+
 /// Resident memory above this share of the limit is scarce, in percent. The rest is for the answers of the API server
 /// and for output.
 const SCARCE_PERCENT: u64 = 75;
@@ -10,9 +12,7 @@ const SCARCE_PERCENT: u64 = 75;
 /// without /proc. The page cache does not count, because the kernel frees it if necessary.
 pub(super) fn is_scarce() -> bool {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
-    let Some(resident) = read(Path::new("/proc/self/status")).and_then(|status| resident_bytes(&status)) else {
-        return false;
-    };
+    let Some(resident) = resident_bytes() else { return false };
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     let limits = limit_files(&groups).into_iter().filter_map(|path| read(&path)).filter_map(|text| limit_bytes(&text));
     limits.min().is_some_and(|limit| resident > limit / 100 * SCARCE_PERCENT)
@@ -41,12 +41,6 @@ fn limit_bytes(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
 }
 
-/// Returns the resident memory, from the content of /proc/self/status.
-fn resident_bytes(status: &str) -> Option<u64> {
-    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?;
-    kibibytes.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +55,5 @@ mod tests {
         assert_eq!(files.len(), 4);
         assert_eq!(limit_bytes("536870912\n"), Some(536_870_912));
         assert_eq!((limit_bytes("max\n"), limit_bytes("9223372036854771712\n"), limit_bytes("")), (None, None, None));
-        assert_eq!(resident_bytes("Name:\twrit\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
     }
 }

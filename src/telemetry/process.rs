@@ -69,10 +69,21 @@ impl Read {
             // Index 0 is field 3 of proc(5). Fields: utime 14, stime 15, starttime 22.
             cpu_seconds: ticks(11).zip(ticks(12)).map(|(user, system)| user + system),
             start_seconds: ticks(19).zip(booted).map(|(since_boot, booted)| booted + since_boot),
-            resident_bytes: number_after(status, "VmRSS:").map(|kibibytes| kibibytes * 1024),
+            resident_bytes: resident_in(status),
             ..Self::default()
         }
     }
+}
+
+/// Returns the resident memory of this process, in bytes. Returns `None` without /proc.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    u64::try_from(resident_in(&status)?).ok()
+}
+
+/// Returns the resident memory in bytes, from the content of /proc/PID/status.
+fn resident_in(status: &str) -> Option<i64> {
+    number_after(status, "VmRSS:").map(|kibibytes| kibibytes * 1024)
 }
 
 /// Returns the number after `word`, from the first line that starts with `word`.

@@ -7,9 +7,8 @@ use kube::api::{DynamicObject, ObjectMeta};
 
 use crate::api::Whitelist;
 use crate::api::execution_status::ObjectRecord;
-use crate::policy::{self, CompiledWhitelist, RuleSet};
-
 use crate::cluster::clock::Moment;
+use crate::policy::{self, CompiledWhitelist, RuleSet};
 
 /// Maximum size of a namespace's rules as text, in bytes. A Whitelist has up to 256 rules, which take about 100 KiB.
 pub(super) const MAX_RULE_BYTES: usize = 4_194_304;
