@@ -21,7 +21,7 @@ pub mod selector;
 pub mod unknown_fields;
 pub mod whitelist;
 
-pub use command_execution::{CommandExecution, CommandExecutionSpec};
+pub use command_execution::{CommandExecution, CommandExecutionSpec, WhenOffline};
 pub use execution_receipt::{ExecutionReceipt, ExecutionReceiptSpec, FirstExecution, ReceiptRequester};
 pub use execution_status::{CommandExecutionStatus, Phase, Reason};
 pub use machine::{ExecutionMode, HostKeyPolicy, Machine, MachineSpec};

@@ -18,6 +18,7 @@
 //!
 //! Before the claim, the controller writes the status. After the claim, only the holder of the claim writes the status.
 
+mod allowed_wait;
 mod audit;
 mod creation;
 mod deadlines;
@@ -32,6 +33,7 @@ mod space;
 mod status;
 pub mod sudoers;
 
+pub use allowed_wait::AllowedWait;
 pub use audit::{AuditFields, argv_digest};
 pub use creation::creation;
 pub use deadlines::{Deadlines, END_GRACE, FINAL_POLL, Limits, MIN_RATE, Pace, TAKEOVER, TERM_GRACE};

@@ -136,6 +136,12 @@ pub struct CommandExecutionSpec {
     #[schemars(range(min = 0, max = 604_800))]
     pub starting_deadline_seconds: u32,
 
+    /// Consequence if the machine is offline or suspended: Wait or Fail. Default Wait. With both values, the execution
+    /// waits for a free slot of a busy machine until the starting deadline. Ignored if `startingDeadlineSeconds` is 0,
+    /// because Writ then makes one attempt in any case. Cannot be changed.
+    #[serde(default)]
+    pub when_offline: WhenOffline,
+
     /// TTL of a finished execution, in seconds from `status.completionTime`, 0 to 31536000 (365 days). Default: `writ
     /// serve --default-ttl-seconds`. If neither is set, the object stays until somebody deletes it. Cannot be changed.
     ///
@@ -170,6 +176,20 @@ pub struct CommandExecutionSpec {
     /// User who set `cancelRequested`, as authenticated by the API server. The admission policies write this field too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Canceller>,
+}
+
+/// Consequence for a queued execution if its machine is offline or suspended.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum WhenOffline {
+    /// The execution waits for the machine until the starting deadline.
+    #[default]
+    Wait,
+    /// Writ makes one attempt to reach the machine as soon as a slot is free, even if the machine did not answer a
+    /// moment ago. If the attempt fails, the execution is Expired, reason MachineOffline. If somebody must fix the
+    /// machine, the execution is LaunchFailed. A failed attempt of another execution counts too, if it began after this
+    /// execution entered the queue. If the machine is suspended, the execution is Expired at once, reason
+    /// MachineSuspended.
+    Fail,
 }
 
 /// Request by the name of a rule, with values for its parameters.
@@ -287,6 +307,7 @@ impl CommandExecutionSpec {
             reason: None,
             timeout_seconds: None,
             starting_deadline_seconds: DEFAULT_STARTING_DEADLINE_SECONDS,
+            when_offline: WhenOffline::default(),
             ttl_seconds_after_finished: None,
             cancel_requested: false,
             requested_by: None,

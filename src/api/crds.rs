@@ -16,7 +16,8 @@ use super::machine_status::KeyTrust;
 use super::selector::LabelOperator;
 use super::whitelist::Effect;
 use super::{
-    CommandExecution, ExecutionMode, ExecutionReceipt, HostKeyPolicy, Machine, MachinePhase, Phase, Reason, Whitelist,
+    CommandExecution, ExecutionMode, ExecutionReceipt, HostKeyPolicy, Machine, MachinePhase, Phase, Reason,
+    WhenOffline, Whitelist,
 };
 
 /// Message of the default status. The API server shows it until a `writ serve` has written a status.
@@ -111,6 +112,7 @@ fn command_execution() -> CustomResourceDefinition {
             })));
         }
         if let Some(spec) = property(root, "spec") {
+            describe_enum_values(spec, "whenOffline", schema_for!(WhenOffline));
             spec.x_kubernetes_validations.get_or_insert_default().extend([immutable_spec(), cancelled_once()]);
             if let Some(Some(JSONSchemaPropsOrArray::Schema(word))) = property(spec, "argv").map(|argv| &mut argv.items)
             {
@@ -196,6 +198,7 @@ fn immutable_spec() -> ValidationRule {
         "reason",
         "timeoutSeconds",
         "startingDeadlineSeconds",
+        "whenOffline",
         "ttlSecondsAfterFinished",
         "requestedBy",
     ];

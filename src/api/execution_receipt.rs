@@ -44,9 +44,9 @@ pub struct ExecutionReceiptSpec {
     pub execution_name: String,
 
     /// SHA-256 of the execution's spec, in lower case hexadecimal. The input is the JSON of the spec with sorted keys
-    /// and without spaces. The JSON omits absent fields, empty maps, `requestedBy`, `cancelRequested`, `cancelledBy`
-    /// and `ttlSecondsAfterFinished`. If an execution of the same name has another digest, the receipt does not apply,
-    /// and the execution runs.
+    /// and without spaces. The JSON omits absent fields, empty maps, `requestedBy`, `cancelRequested`, `cancelledBy`,
+    /// `ttlSecondsAfterFinished` and `whenOffline: Wait`. If an execution of the same name has another digest, the
+    /// receipt does not apply, and the execution runs.
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub digest: String,
 

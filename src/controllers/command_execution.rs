@@ -34,7 +34,7 @@ use tracing::{Instrument as _, field};
 
 use crate::api::{CommandExecution, CommandExecutionStatus, Phase};
 use crate::cluster::{ClusterError, DeliveredExecutions};
-use crate::execution::{self, ObjectSize, SideEffect};
+use crate::execution::{self, AllowedWait, ObjectSize, SideEffect};
 use crate::fairness::{Place, Size};
 use crate::policy::Identity;
 use crate::runner::{QueuedExecution, ReadExecution, Wakes, log_end};
@@ -214,9 +214,9 @@ async fn apply(read: ReadExecution, planned: Planned, context: &Context) -> Resu
     };
     for effect in plan.effects {
         match effect {
-            SideEffect::Enqueue { urgent } => {
+            SideEffect::Enqueue { wait } => {
                 let requester = requester(&read.execution, context).await;
-                let queued = QueuedExecution { urgent, requester, ..work(&read.execution) };
+                let queued = QueuedExecution { wait, requester, ..work(&read.execution) };
                 context.runner.enqueue(queued, read.clone());
             }
             SideEffect::Adopt => context.runner.adopt(work(&read.execution)),
@@ -309,13 +309,13 @@ async fn requester(live: &CommandExecution, context: &Context) -> String {
     }
 }
 
-/// Returns the execution as an entry for its machine's queue. The entry is not urgent and has no requester.
+/// Returns the execution as an entry for its machine's queue. The entry waits for the machine and has no requester.
 fn work(live: &CommandExecution) -> QueuedExecution {
     QueuedExecution {
         key: key_of(live),
         machine: live.spec.machine_ref.name.clone(),
         created: live.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
-        urgent: false,
+        wait: AllowedWait::Machine,
         requester: String::new(),
     }
 }

@@ -14,7 +14,8 @@ use crate::policy::{self, Decision, Request, Verdict};
 use super::creation::creation;
 use super::status::{with_decision, with_phase};
 use super::{
-    HolderFact, IMMEDIATE_START_TOLERANCE, MachineFact, Observed, PriorExecutionFact, RunnerFact, SHOW_PROGRESS_AFTER,
+    AllowedWait, HolderFact, IMMEDIATE_START_TOLERANCE, LaunchProblem, MachineFact, Observed, PriorExecutionFact,
+    RunnerFact, SHOW_PROGRESS_AFTER,
 };
 use super::{receipt, space};
 
@@ -53,8 +54,8 @@ impl Plan {
 pub enum SideEffect {
     /// Put the execution into the queue of its machine.
     Enqueue {
-        /// True if the execution must not wait: Writ makes one attempt at once.
-        urgent: bool,
+        /// Longest wait that the execution accepts.
+        wait: AllowedWait,
     },
     /// Remove the execution from the queue and from the runner.
     Withdraw,
@@ -229,7 +230,14 @@ fn finish_refused(observed: &Observed<'_>) -> Option<Plan> {
         Reason::ObjectTooLarge => Phase::Rejected,
         _ => Phase::LaunchFailed,
     };
-    Some(finish(observed, phase, problem.reason, &problem.message))
+    let LaunchProblem { reason, message } = problem;
+    Some(match allowed_wait(observed).cause() {
+        Some(cause) if *reason == Reason::MachineOffline => {
+            let message = format!("the machine is offline, and {cause}: {message}; nothing was sent");
+            finish(observed, phase, *reason, &message)
+        }
+        _ => finish(observed, phase, *reason, message),
+    })
 }
 
 fn finish_expired(observed: &Observed<'_>) -> Option<Plan> {
@@ -329,40 +337,19 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
             format!("the queue of the machine is full, it has {limit} executions (queueLimit); try again later");
         return reject(observed, Reason::QueueFull, &message);
     }
-    let urgent = observed.execution.spec.starting_deadline_seconds == 0;
-    let suspended = machine.spec.suspend;
-    if urgent && suspended {
-        let message = "the machine is suspended, and startingDeadlineSeconds is 0; nothing was sent";
-        return finish(observed, Phase::Expired, Reason::MachineSuspended, message);
+    let wait = allowed_wait(observed);
+    if let Some(cause) = wait.cause().filter(|_| machine.spec.suspend) {
+        let message = format!("the machine is suspended, and {cause}; nothing was sent");
+        return finish(observed, Phase::Expired, Reason::MachineSuspended, &message);
     }
     let mut plan = Plan { requeue: Some(requeue_delay(observed)), ..Plan::default() };
     // Each reconcile repeats the `Enqueue` effect, so that no execution is missing from the queue, for example after a
     // restart of Writ. The queue ignores an execution that it already contains.
     if matches!(observed.runner, RunnerFact::Idle | RunnerFact::WaitingForSlot | RunnerFact::WaitingForMachine { .. }) {
-        plan.effects.push(SideEffect::Enqueue { urgent });
+        plan.effects.push(SideEffect::Enqueue { wait });
     }
+    let Some((reason, message)) = reason_for_wait(observed, machine, wait) else { return plan };
     let shown = observed.execution.phase() == Phase::Queued;
-    // Most executions of a burst get a slot soon. A write for each of them would delay the burst.
-    let is_late = shown || age(observed) >= SHOW_PROGRESS_AFTER;
-    let (reason, message) = match &observed.runner {
-        _ if suspended => (Reason::MachineSuspended, "waits until the machine is no longer suspended".to_owned()),
-        RunnerFact::WaitingForMachine { problem, needs_person: true } => {
-            (Reason::MachineMisconfigured, format!("waits until the machine is fixed: {problem}"))
-        }
-        RunnerFact::WaitingForMachine { problem, .. } => {
-            (Reason::MachineOffline, format!("waits for the machine: {problem}"))
-        }
-        RunnerFact::WaitingForSlot if is_late => {
-            (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned())
-        }
-        RunnerFact::Idle if is_late && !urgent && !observed.queue.has_free_slot => {
-            (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned())
-        }
-        RunnerFact::Connecting { since, .. } if *since >= SHOW_PROGRESS_AFTER && !shown => {
-            (Reason::Connecting, "a connection to the machine is being opened, or its login is slow".to_owned())
-        }
-        _ => return plan,
-    };
     // The status is written only if the reason changes, because the message may differ at each reconcile.
     if !(shown && observed.execution.status.as_ref().and_then(|status| status.reason) == Some(reason)) {
         let mut status = with_phase(observed.execution, Phase::Queued, reason, &message, observed.now);
@@ -374,6 +361,34 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
         plan.status = Some(status);
     }
     plan
+}
+
+/// Returns the reason and the message for the status of an execution that waits. Returns `None` if the status needs no
+/// reason, because the execution will probably start soon.
+fn reason_for_wait(observed: &Observed<'_>, machine: &Machine, wait: AllowedWait) -> Option<(Reason, String)> {
+    let shown = observed.execution.phase() == Phase::Queued;
+    // Most executions of a burst get a slot soon. A write for each of them would delay the burst.
+    let is_late = shown || age(observed) >= SHOW_PROGRESS_AFTER;
+    let for_slot = || (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned());
+    match &observed.runner {
+        _ if machine.spec.suspend => {
+            Some((Reason::MachineSuspended, "waits until the machine is no longer suspended".to_owned()))
+        }
+        // As soon as a slot is free, Writ makes an attempt for this execution, whatever the previous attempts found.
+        RunnerFact::WaitingForMachine { .. } if wait.is_ended_by_failure() => is_late.then(for_slot),
+        RunnerFact::WaitingForMachine { problem, needs_person: true } => {
+            Some((Reason::MachineMisconfigured, format!("waits until the machine is fixed: {problem}")))
+        }
+        RunnerFact::WaitingForMachine { problem, .. } => {
+            Some((Reason::MachineOffline, format!("waits for the machine: {problem}")))
+        }
+        RunnerFact::WaitingForSlot => is_late.then(for_slot),
+        RunnerFact::Idle if wait > AllowedWait::Nothing && !observed.queue.has_free_slot => is_late.then(for_slot),
+        RunnerFact::Connecting { since, .. } if *since >= SHOW_PROGRESS_AFTER && !shown => {
+            Some((Reason::Connecting, "a connection to the machine is being opened, or its login is slow".to_owned()))
+        }
+        _ => None,
+    }
 }
 
 /// Returns the delay until the next reconcile of a waiting execution. The delay ends at the deadline of the execution,
@@ -390,6 +405,10 @@ fn requeue_delay(observed: &Observed<'_>) -> Duration {
         }
         _ => left,
     }
+}
+
+fn allowed_wait(observed: &Observed<'_>) -> AllowedWait {
+    AllowedWait::from_spec(&observed.execution.spec)
 }
 
 fn is_suspended(observed: &Observed<'_>) -> bool {

@@ -3,7 +3,8 @@
 //! # Guarantees
 //!
 //! - The digest of a spec depends only on the request. Absent fields do not count, so a later version of Writ with more
-//!   fields computes the same digest.
+//!   fields computes the same digest. A field of a later version does not count with its default, because the API
+//!   server adds the default to the executions of earlier versions.
 //! - A receipt belongs to an execution only if both name and digest match.
 
 use kube::ResourceExt as _;
@@ -20,6 +21,9 @@ use super::creation::creation;
 
 /// Fields of a spec that are not part of the request: requester, cancellation, and TTL. The digest does not cover them.
 const FIELDS_OUTSIDE_DIGEST: [&str; 4] = ["requestedBy", "cancelRequested", "cancelledBy", "ttlSecondsAfterFinished"];
+/// Fields that earlier versions of Writ did not have, with their defaults. The digest covers such a field only if it
+/// has another value. An execution then keeps the digest that an earlier version computed.
+const LATER_FIELDS: [(&str, &str); 1] = [("whenOffline", "Wait")];
 /// Maximum number of characters of an execution's name in the name of its receipt. With a dash and a hash (33
 /// characters), the name of the receipt stays below Kubernetes' limit of 253.
 const MAX_NAME_PREFIX: usize = 200;
@@ -125,7 +129,11 @@ pub fn digest(spec: &CommandExecutionSpec) -> String {
     // Serialization cannot fail, because all keys are text.
     let mut fields = serde_json::to_value(spec).unwrap_or_default();
     if let Value::Object(fields) = &mut fields {
-        fields.retain(|name, value| !FIELDS_OUTSIDE_DIGEST.contains(&name.as_str()) && !value.is_null());
+        fields.retain(|name, value| {
+            let is_default =
+                LATER_FIELDS.iter().any(|(later, default)| name == later && value.as_str() == Some(*default));
+            !FIELDS_OUTSIDE_DIGEST.contains(&name.as_str()) && !value.is_null() && !is_default
+        });
     }
     let mut text = String::new();
     canonical(&fields, &mut text);

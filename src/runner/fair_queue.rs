@@ -3,12 +3,15 @@
 //! 1. Executions that must not be delayed (`startingDeadlineSeconds: 0`) come first.
 //! 2. Requesters take turns.
 //! 3. Of the executions of one requester, the oldest comes first.
+//!
+//! The caller can limit the choice to executions that accept no long wait, for example while the machine is offline.
 
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
 use crate::cluster::ExecutionKey;
+use crate::execution::AllowedWait;
 
 use super::queued_execution::QueuedExecution;
 
@@ -19,15 +22,15 @@ const MAX_REMEMBERED: usize = 1_000;
 /// Position of an execution among the executions of one requester.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct QueueKey {
-    /// False for an urgent execution. False sorts before true, so urgent executions come first.
-    pub can_wait: bool,
+    /// False for an execution that must not be delayed. False sorts before true, so this execution comes first.
+    can_wait: bool,
     created: Timestamp,
     pub key: ExecutionKey,
 }
 
 impl QueueKey {
     pub fn of(work: &QueuedExecution) -> Self {
-        Self { can_wait: !work.urgent, created: work.created, key: work.key.clone() }
+        Self { can_wait: work.wait > AllowedWait::Nothing, created: work.created, key: work.key.clone() }
     }
 }
 
@@ -39,6 +42,12 @@ pub(super) struct FairQueue {
     /// Number of the turn in which each requester was served last.
     last_served: HashMap<String, u64>,
     turns: u64,
+    /// Number of executions that do not wait for the machine. If it is 0, [`Self::peek`] need not search for them.
+    impatient: usize,
+}
+
+fn is_impatient(queued: &QueuedExecution) -> bool {
+    queued.wait < AllowedWait::Machine
 }
 
 impl FairQueue {
@@ -51,6 +60,7 @@ impl FairQueue {
     }
 
     pub fn push(&mut self, work: QueuedExecution) {
+        self.impatient += usize::from(is_impatient(&work));
         self.by_requester.entry(work.requester.clone()).or_default().insert(QueueKey::of(&work), work);
     }
 
@@ -61,13 +71,26 @@ impl FairQueue {
         if queue.is_empty() {
             self.by_requester.remove(requester);
         }
+        self.forget(work.as_ref());
         work
     }
 
-    /// Returns the requester and the position of the next execution. Among equally urgent executions, the requester
-    /// whose last turn is longest ago comes first.
-    pub fn peek(&self) -> Option<(String, QueueKey)> {
-        let heads = self.by_requester.iter().filter_map(|(requester, queue)| Some((requester, queue.keys().next()?)));
+    /// Subtracts removed executions from the count of impatient executions.
+    fn forget<'a>(&mut self, removed: impl IntoIterator<Item = &'a QueuedExecution>) {
+        let impatient = removed.into_iter().filter(|queued| is_impatient(queued)).count();
+        self.impatient = self.impatient.saturating_sub(impatient);
+    }
+
+    /// Returns the requester and the position of the next execution that accepts at most the wait `longest`. Among
+    /// equally urgent executions, the requester whose last turn is longest ago comes first.
+    pub fn peek(&self, longest: AllowedWait) -> Option<(String, QueueKey)> {
+        if longest < AllowedWait::Machine && self.impatient == 0 {
+            return None;
+        }
+        let heads = self.by_requester.iter().filter_map(|(requester, queue)| {
+            let (turn, _) = queue.iter().find(|(_, queued)| queued.wait <= longest)?;
+            Some((requester, turn))
+        });
         let served = |requester: &String| self.last_served.get(requester).copied().unwrap_or(0);
         let first = heads.min_by_key(|(requester, turn)| (turn.can_wait, served(requester), *turn))?;
         Some((first.0.clone(), first.1.clone()))
@@ -95,6 +118,7 @@ impl FairQueue {
             taken.extend(queue.extract_if(.., |_, queued| is_taken(queued)).map(|(_, queued)| queued));
             !queue.is_empty()
         });
+        self.forget(&taken);
         taken
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Reason;
 use crate::cluster::ExecutionKey;
-use crate::execution::{LaunchProblem, QueueFact, RunnerFact};
+use crate::execution::{AllowedWait, LaunchProblem, QueueFact, RunnerFact};
 use crate::fleet::{ConnectFailure, MachineKey, Machines, ManagedMachine};
 
 use super::fair_queue::{FairQueue, QueueKey};
@@ -61,7 +61,7 @@ struct MachineQueue {
 }
 
 enum State {
-    Waiting { requester: String, queue_key: QueueKey, machine: MachineKey },
+    Waiting { requester: String, queue_key: QueueKey, machine: MachineKey, since: Instant },
     Connecting { since: Instant, cancel: CancellationToken },
     Owned { cancel: CancellationToken },
     Refused { problem: LaunchProblem, since: Instant },
@@ -101,7 +101,7 @@ impl MachineQueues {
         let machine_key = queued.machine_key();
         match fault_for(&self.registry.entry(&machine_key), &queued) {
             Some(problem) => {
-                self.refuse(queued.key, problem, now.instant);
+                self.refuse([queued.key], &problem, now.instant);
                 Added::Refused
             }
             None => {
@@ -118,7 +118,8 @@ impl MachineQueues {
     }
 
     /// Gives a slot on a machine to the next execution. Returns the execution, and the token that stops its command. If
-    /// `only_urgent` is true, only executions with `startingDeadlineSeconds: 0` start.
+    /// `only_urgent` is true, only executions with `startingDeadlineSeconds: 0` start. During the pause after a
+    /// failure, only executions that do not wait for the machine start.
     pub fn next(
         &mut self,
         machine_key: &MachineKey,
@@ -133,10 +134,13 @@ impl MachineQueues {
         if queue.in_use >= queue.slots(settings.max_concurrent, now) || queue.connecting >= MAX_CONNECTING {
             return None;
         }
-        let (requester, first) = queue.waiting.peek()?;
-        if first.can_wait && (only_urgent || !state.allows_attempt(queue.connecting, now)) {
-            return None;
-        }
+        let longest = match (only_urgent, state.allows_attempt(queue.connecting, now)) {
+            (true, _) => AllowedWait::Nothing,
+            // An execution that does not wait for the machine makes its attempt in spite of the pause.
+            (false, false) => AllowedWait::Slot,
+            (false, true) => AllowedWait::Machine,
+        };
+        let (requester, first) = queue.waiting.peek(longest)?;
         let queued = queue.waiting.pop(&requester, &first)?;
         queue.in_use += 1;
         queue.connecting += 1;
@@ -151,7 +155,7 @@ impl MachineQueues {
         match self.executions.get(&queued.key) {
             None => {}
             // Another process claimed the execution, so its command already occupies the machine.
-            Some(State::Waiting { requester, queue_key, machine }) => {
+            Some(State::Waiting { requester, queue_key, machine, .. }) => {
                 if let Some(queue) = self.queues.get_mut(machine) {
                     queue.waiting.remove(requester, queue_key);
                 }
@@ -175,7 +179,7 @@ impl MachineQueues {
     /// Records that a machine needs manual repair, after the task of an execution with a slot found the fault.
     pub fn mark_faulty(&mut self, machine_key: &MachineKey, problem: &LaunchProblem, now: Now) -> FinishResult {
         let mut result = FinishResult::default();
-        self.start_backoff(machine_key, problem.clone(), true, now, &mut result);
+        self.start_backoff(machine_key, problem, (true, None), now, &mut result);
         result
     }
 
@@ -247,26 +251,27 @@ impl MachineQueues {
                 self.put_back(queued, machine_key.clone(), now);
             }
             Some(ConnectFailure::Unreachable(message)) => {
+                let is_ended = queued.wait.is_ended_by_failure();
                 // If the status already reports an unreachable machine, no reconcile is necessary.
-                if !queued.urgent && self.registry.entry(&machine_key).state().was_unreachable_before(began) {
+                if !is_ended && self.registry.entry(&machine_key).state().was_unreachable_before(began) {
                     result.wake.clear();
                 }
                 let problem = LaunchProblem { reason: Reason::MachineOffline, message };
-                self.start_backoff(&machine_key, problem.clone(), false, now, &mut result);
-                if queued.urgent {
-                    self.refuse(key, problem, now.instant);
+                self.start_backoff(&machine_key, &problem, (false, began), now, &mut result);
+                if is_ended {
+                    self.refuse([key], &problem, now.instant);
                 } else {
                     self.put_back(queued, machine_key.clone(), now);
                 }
             }
             Some(ConnectFailure::Refused { problem, affects_machine: false }) => {
-                self.refuse(key, problem, now.instant);
+                self.refuse([key], &problem, now.instant);
             }
             Some(ConnectFailure::Refused { problem, affects_machine: true }) => {
-                self.start_backoff(&machine_key, problem.clone(), true, now, &mut result);
+                self.start_backoff(&machine_key, &problem, (true, began), now, &mut result);
                 let since_online = self.registry.entry(&machine_key).state().is_created_since_online(queued.created);
-                if queued.urgent || since_online {
-                    self.refuse(key, problem, now.instant);
+                if queued.wait.is_ended_by_failure() || since_online {
+                    self.refuse([key], &problem, now.instant);
                 } else {
                     // The machine was in order after the creation of this execution, so the execution waits for the
                     // repair.
@@ -281,7 +286,7 @@ impl MachineQueues {
     /// Removes a queued or refused execution.
     pub fn withdraw(&mut self, key: &ExecutionKey, now: Instant) {
         match self.executions.get(key) {
-            Some(State::Waiting { requester, queue_key, machine: machine_key }) => {
+            Some(State::Waiting { requester, queue_key, machine: machine_key, .. }) => {
                 let machine_key = machine_key.clone();
                 if let Some(queue) = self.queues.get_mut(&machine_key) {
                     queue.waiting.remove(requester, queue_key);
@@ -340,46 +345,57 @@ impl MachineQueues {
     fn put_back(&mut self, queued: QueuedExecution, machine_key: MachineKey, now: Now) {
         // Perhaps another task found the fault while this execution was connecting.
         if let Some(problem) = fault_for(&self.registry.entry(&machine_key), &queued) {
-            return self.refuse(queued.key, problem, now.instant);
+            return self.refuse([queued.key], &problem, now.instant);
         }
         let (requester, queue_key) = (queued.requester.clone(), QueueKey::of(&queued));
-        let state = State::Waiting { requester, queue_key, machine: machine_key.clone() };
+        let state = State::Waiting { requester, queue_key, machine: machine_key.clone(), since: now.instant };
         self.executions.insert(queued.key.clone(), state);
         self.queues.entry(machine_key).or_default().waiting.push(queued);
     }
 
-    /// Starts a pause after a failed attempt. If the machine needs manual repair, some queued executions end (see
-    /// `fault_for`).
+    /// Starts a pause after a failed attempt. `began` is the start of the attempt, or `None` if a running command found
+    /// the failure. Some queued executions end:
+    ///
+    /// - if the machine needs manual repair, the executions of `fault_for`,
+    /// - the executions that do not wait for the machine and were in the queue when the attempt began. The attempt
+    ///   counts for them too. Otherwise a burst of them would try a silent machine one after another.
     ///
     /// After the first failure, or if `needs_person` has changed, the controller reconciles the queued executions.
     /// Their statuses then report the failure.
     fn start_backoff(
         &mut self,
         machine_key: &MachineKey,
-        problem: LaunchProblem,
-        needs_person: bool,
+        problem: &LaunchProblem,
+        (needs_person, began): (bool, Option<Instant>),
         now: Now,
         result: &mut FinishResult,
     ) {
         let Some(queue) = self.queues.get_mut(machine_key) else { return };
         let machine = self.registry.entry(machine_key);
         let mut state = machine.state();
-        if state.backoff.as_ref().is_none_or(|backoff| backoff.needs_person != needs_person) {
-            result.wake.extend(queue.waiting.keys().cloned());
-        }
+        let is_news = state.backoff.as_ref().is_none_or(|backoff| backoff.needs_person != needs_person);
         result.dispatch_after = Some(state.start_backoff(problem.clone(), needs_person, now.instant, now.time));
         drop(state);
-        for queued in queue.waiting.take_where(|queued| fault_for(&machine, queued).is_some()) {
-            self.refuse(queued.key, problem.clone(), now.instant);
+        let executions = &self.executions;
+        let ended = queue.waiting.take_where(|queued| {
+            let is_tried = queued.wait.is_ended_by_failure() && has_waited_since(executions.get(&queued.key), began);
+            is_tried || fault_for(&machine, queued).is_some()
+        });
+        if is_news {
+            result.wake.extend(queue.waiting.keys().cloned());
         }
+        let ended: Vec<_> = ended.into_iter().map(|queued| queued.key).collect();
+        result.wake.extend(ended.iter().cloned());
+        self.refuse(ended, problem, now.instant);
     }
 
-    fn refuse(&mut self, key: ExecutionKey, problem: LaunchProblem, now: Instant) {
+    fn refuse(&mut self, keys: impl IntoIterator<Item = ExecutionKey>, problem: &LaunchProblem, now: Instant) {
         self.executions.retain(|_, state| match state {
             State::Refused { since, .. } => now.saturating_duration_since(*since) < FORGET_REFUSALS_AFTER,
             _ => true,
         });
-        self.executions.insert(key, State::Refused { problem, since: now });
+        let refused = |key| (key, State::Refused { problem: problem.clone(), since: now });
+        self.executions.extend(keys.into_iter().map(refused));
     }
 
     /// Drops the queue of a machine without executions, except during the pause after a failure.
@@ -402,13 +418,19 @@ impl MachineQueues {
 /// - The execution was created after the machine was last in order.
 /// - The execution was created at most [`CREATED_TOGETHER`] after the fault became known.
 ///
-/// Other executions wait for the repair. Urgent executions try the machine instead.
+/// Other executions wait for the repair. Executions that do not wait for the machine make an attempt instead.
 fn fault_for(machine: &ManagedMachine, queued: &QueuedExecution) -> Option<LaunchProblem> {
     let state = machine.state();
-    let backoff = state.backoff.as_ref().filter(|backoff| backoff.needs_person && !queued.urgent)?;
+    let may_wait = !queued.wait.is_ended_by_failure();
+    let backoff = state.backoff.as_ref().filter(|backoff| backoff.needs_person && may_wait)?;
     let is_unaware =
         state.is_created_since_online(queued.created) && backoff.began_before(queued.created, CREATED_TOGETHER);
     is_unaware.then(|| backoff.problem.clone())
+}
+
+/// Returns true if an execution was in the queue at the time `began`, and has not left the queue since.
+fn has_waited_since(execution: Option<&State>, began: Option<Instant>) -> bool {
+    matches!((execution, began), (Some(State::Waiting { since, .. }), Some(began)) if *since <= began)
 }
 
 impl MachineQueue {
@@ -421,5 +443,7 @@ impl MachineQueue {
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod offline_tests;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::api::CommandExecution;
 use crate::cluster::ExecutionKey;
-use crate::execution::ObjectSize;
+use crate::execution::{AllowedWait, ObjectSize};
 use crate::fleet::MachineKey;
 
 /// Entry of an execution in the queue of its machine.
@@ -16,8 +16,8 @@ pub struct QueuedExecution {
     pub machine: String,
     /// Creation time of the execution. The oldest execution of a requester starts first.
     pub created: Timestamp,
-    /// True if the execution must not be delayed (`startingDeadlineSeconds: 0`).
-    pub urgent: bool,
+    /// Longest wait that the execution accepts.
+    pub wait: AllowedWait,
     /// Requester, or empty if the requester is unknown. Requesters take turns.
     pub requester: String,
 }

@@ -37,6 +37,7 @@ async fn a_spec_cannot_change_after_creation() {
         json!({"reason": null}),
         json!({"timeoutSeconds": 77}),
         json!({"startingDeadlineSeconds": 7}),
+        json!({"whenOffline": "Fail"}),
         json!({"ttlSecondsAfterFinished": 7}),
     ];
     for change in changes {

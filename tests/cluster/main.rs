@@ -85,4 +85,5 @@ mod tenant;
 mod tools;
 mod trust;
 mod unserved;
+mod when_offline;
 mod work;

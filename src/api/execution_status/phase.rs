@@ -27,7 +27,8 @@ pub enum Phase {
     Cancelled,
     /// The request is not allowed or not well-formed. Writ sent nothing.
     Rejected,
-    /// The command did not start before the starting deadline. Writ sent nothing.
+    /// The command did not start before the starting deadline, or the request forbids the wait for its machine
+    /// (`whenOffline: Fail`). Writ sent nothing.
     Expired,
     /// A rule allowed the execution, but the command did not start and will not start.
     LaunchFailed,

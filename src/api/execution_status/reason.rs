@@ -14,7 +14,7 @@ pub enum Reason {
     /// Queued. Surfaces when `maxConcurrent` commands are already running on the machine.
     WaitingForSlot,
     /// Queued or Expired. Surfaces when Writ cannot reach the machine: the name does not resolve, the network or sshd
-    /// refuses the connection, or no answer comes in time.
+    /// refuses the connection, or no answer comes in time. With `whenOffline: Fail`, one failed attempt is enough.
     MachineOffline,
     /// Queued, Expired or LaunchFailed. Surfaces when the Machine's `spec.suspend` is true.
     MachineSuspended,

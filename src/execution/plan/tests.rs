@@ -3,6 +3,7 @@
 
 mod creation;
 mod receipts;
+mod when_offline;
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::api::{
     CommandExecution, CommandExecutionSpec, CommandExecutionStatus, ExecutionReceipt, MachineSpec, Whitelist,
     WhitelistRule, WhitelistSpec,
 };
-use crate::execution::{LaunchProblem, ObjectSize, QueueFact};
+use crate::execution::{ObjectSize, QueueFact};
 use crate::policy::{CompiledWhitelist, Identity, RuleSet, compile};
 
 fn noon() -> Timestamp {
@@ -193,7 +194,7 @@ fn condition<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
 fn an_allowed_execution_with_a_free_slot_is_enqueued_without_a_write() {
     let plan = Situation::pending().plan();
     assert_eq!(plan.status, None);
-    assert_eq!(plan.effects, [SideEffect::Enqueue { urgent: false }]);
+    assert_eq!(plan.effects, [SideEffect::Enqueue { wait: AllowedWait::Machine }]);
 }
 
 /// In a burst, most executions get a slot within 2 s. A write for each of them would cost more than it tells.
@@ -205,7 +206,7 @@ fn a_wait_for_a_slot_is_written_only_after_two_seconds() {
         situation.work = work;
         let plan = situation.plan();
         assert_eq!(plan.status, None);
-        assert_eq!(plan.effects, [SideEffect::Enqueue { urgent: false }]);
+        assert_eq!(plan.effects, [SideEffect::Enqueue { wait: AllowedWait::Machine }]);
         assert!(plan.requeue.is_some_and(|again| again <= Duration::from_secs(2)), "{:?}", plan.requeue);
     }
     situation.work = RunnerFact::WaitingForMachine { problem: "refused".to_owned(), needs_person: false };
@@ -356,7 +357,7 @@ fn a_deadline_that_is_over_expires_and_says_why() {
 #[test]
 fn a_deadline_of_zero_means_one_attempt_now() {
     let now = || Situation::pending().with_deadline(0);
-    assert_eq!(now().plan().effects, [SideEffect::Enqueue { urgent: true }]);
+    assert_eq!(now().plan().effects, [SideEffect::Enqueue { wait: AllowedWait::Nothing }]);
     assert_eq!(now().doing(RunnerFact::Connecting { since: Duration::ZERO, problem: None }).plan().status, None);
     now().doing(RunnerFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     let offline = LaunchProblem { reason: Reason::MachineOffline, message: "refused".to_owned() };

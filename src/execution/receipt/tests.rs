@@ -1,6 +1,6 @@
 use super::*;
-use crate::api::Phase;
 use crate::api::command_execution::{Canceller, Requester, RuleRequest};
+use crate::api::{Phase, WhenOffline};
 
 fn execution(name: &str, status: serde_json::Value) -> CommandExecution {
     serde_json::from_value(serde_json::json!({
@@ -49,6 +49,7 @@ fn digest_has_all_fields_except_requester_and_ttl() {
     let others = [
         CommandExecutionSpec { reason: Some(String::new()), ..spec.clone() },
         CommandExecutionSpec { starting_deadline_seconds: 299, ..spec.clone() },
+        CommandExecutionSpec { when_offline: WhenOffline::Fail, ..spec.clone() },
         CommandExecutionSpec { timeout_seconds: Some(30), ..spec.clone() },
         CommandExecutionSpec { command: Some("say hello ".to_owned()), ..spec.clone() },
         CommandExecutionSpec { environment: [("A".to_owned(), String::new())].into(), ..spec.clone() },
@@ -57,6 +58,23 @@ fn digest_has_all_fields_except_requester_and_ttl() {
     for other in others {
         assert_ne!(digest(&spec), digest(&other), "{other:?}");
     }
+}
+
+/// Receipts from before a field was added still apply, also if the API server or the user adds the default.
+#[test]
+fn default_of_a_later_field_keeps_the_digest() {
+    let spec = |when_offline: Option<&str>| -> CommandExecutionSpec {
+        let mut fields = serde_json::json!({"machineRef": {"name": "web-1"}, "command": "say hello"});
+        if let Some(value) = when_offline {
+            fields["whenOffline"] = value.into();
+        }
+        serde_json::from_value(fields).unwrap()
+    };
+    let before = "275323e4fd507d62ecc7ababca46255ee5b1de8ec81765da1e73689cfddeaa08";
+    assert_eq!(digest(&spec(None)), before);
+    assert_eq!(digest(&spec(Some("Wait"))), before);
+    // The same text with `,"whenOffline":"Fail"` after 300.
+    assert_eq!(digest(&spec(Some("Fail"))), "82d43f016f441dc864f24969bdab139f50c749f589554164753cc8d0f013343d");
 }
 
 #[test]

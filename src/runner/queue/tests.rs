@@ -15,13 +15,13 @@ pub(super) fn work(name: &str, second: i64) -> QueuedExecution {
         key: ExecutionKey { namespace: "team".to_owned(), name: name.to_owned(), uid: format!("uid-{name}") },
         machine: "web-1".to_owned(),
         created: Timestamp::from_second(second).unwrap(),
-        urgent: false,
+        wait: AllowedWait::Machine,
         requester: String::new(),
     }
 }
 
 pub(super) fn urgent(name: &str, second: i64) -> QueuedExecution {
-    QueuedExecution { urgent: true, ..work(name, second) }
+    QueuedExecution { wait: AllowedWait::Nothing, ..work(name, second) }
 }
 
 /// Time of the API server in all tests, in seconds.
