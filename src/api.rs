@@ -1,5 +1,5 @@
 //! The API objects (`writ.dev/v1alpha1`): Machine, Whitelist, CommandExecution, and ExecutionReceipt, which only Writ
-//! writes.
+//! writes. Also the API keys of the gateway, whose digests are in Secrets.
 //!
 //! # Guarantees
 //!
@@ -8,6 +8,7 @@
 //! The types are pure: they use no I/O and no clock. The doc comment of a field is the manual for users, because the
 //! CRD contains the comment.
 
+pub mod api_key;
 pub mod command_execution;
 pub mod conditions;
 pub mod crds;
@@ -21,6 +22,7 @@ pub mod selector;
 pub mod unknown_fields;
 pub mod whitelist;
 
+pub use api_key::{ApiKey, ApiKeyError};
 pub use command_execution::{CommandExecution, CommandExecutionSpec, WhenOffline};
 pub use execution_receipt::{ExecutionReceipt, ExecutionReceiptSpec, FirstExecution, ReceiptRequester};
 pub use execution_status::{CommandExecutionStatus, Phase, Reason};

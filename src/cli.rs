@@ -1,11 +1,14 @@
 //! Commands for users, in addition to `writ serve`. `writ explain` and `writ lint` check policies, `writ output` prints
-//! the output of a command, `writ ready` checks readiness, and `writ machine` helps with machines.
+//! the output of a command, `writ ready` checks readiness, `writ machine` helps with machines, and `writ api-key`
+//! manages API keys of the gateway.
 //!
 //! # Guarantees
 //! - `writ output` prints only output whose size and digest match the record.
 //! - `writ explain` and `writ lint` use the same code as the controller, so they give the same answers.
 //! - No command shows more of a cluster's policy than its user may read.
+//! - `writ api-key` shows an API key once, and never stores it.
 
+mod api_key;
 mod explain;
 mod input;
 mod lint;
@@ -20,6 +23,7 @@ mod remote;
 pub mod schema;
 pub mod store;
 
+pub use api_key::ApiKeyCommand;
 pub use explain::Explain;
 pub use lint::Lint;
 pub use output::Output;

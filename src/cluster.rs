@@ -6,6 +6,7 @@
 //! - renew the Lease of this process
 //! - check if requesters can be trusted
 //! - make calls on behalf of a requester
+//! - read and write the Secrets of API keys
 //!
 //! # Guarantees
 //! 1. No call waits longer than its deadline. A task that shares a read (`coalesce`) perhaps waits for two of them.
@@ -15,6 +16,8 @@
 //! 4. The memory for answers is bounded (`gate`). Most metadata that users can make large is dropped (`lean`, `slim`).
 
 mod acting;
+mod api_key_admission;
+mod api_keys;
 mod client;
 mod clock;
 mod coalesce;
@@ -39,8 +42,11 @@ mod shared_watch;
 mod slim;
 mod ssh_secret;
 mod status;
+mod stored_api_key;
 
 pub use acting::{Acting, ActingError, AsRequester, RequesterError, RequesterKind};
+pub use api_key_admission::ApiKeyAdmission;
+pub use api_keys::ListedApiKey;
 pub use client::{ClientOptions, Cluster, ExecutionKey};
 pub use delivered::DeliveredExecutions;
 pub use error::ClusterError;
@@ -56,3 +62,4 @@ pub(crate) use slim::execution_resource;
 pub use slim::{PAGE, Slim};
 pub use ssh_secret::{SshKey, SshSecret};
 pub use status::{FIELD_MANAGER, WriteOutcome};
+pub use stored_api_key::{ApiKeyGrant, MAX_API_KEY_GROUPS, StoredApiKey, StoredKeyError, is_api_key_name};

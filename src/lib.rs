@@ -58,7 +58,7 @@
 //! Each module may use the modules above it in this list. `tests/architecture` holds the exact table. A pure
 //! module uses no I/O, no clock and no randomness.
 //!
-//! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, and their CRDs. Pure.
+//! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, their CRDs, and the text of API keys. Pure.
 //! - [`backoff`]: delays between retries. Pure.
 //! - [`programs`]: knowledge about programs on machines: roles of their words, options, launchers. Pure.
 //! - [`policy`]: decides which commands may run. Pure.
@@ -81,7 +81,8 @@
 //!   each Machine. Runs no commands.
 //! - [`runner`]: runs executions: queues, and tasks that claim, launch, follow, adopt and record.
 //! - [`controllers`]: watch, read, decide, apply. They send nothing to a machine.
-//! - [`cli`]: `writ explain`, `writ lint`, `writ output`: explains a decision, checks a policy, prints an output.
+//! - [`cli`]: `writ explain`, `writ lint`, `writ output`, `writ api-key`: explains a decision, checks a policy, prints
+//!   an output, manages API keys.
 //! - [`cli::machine`]: `writ machine keyscan | check | setup`: helps a user to prepare and check a machine.
 //! - [`operations`]: log lines, and the endpoints for metrics and health.
 //!

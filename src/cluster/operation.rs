@@ -47,7 +47,11 @@ pub enum Operation {
     CheckStamping,
     /// An object is created or changed on behalf of a requester.
     ActForRequester,
-    /// A command-line tool reads objects for its user.
+    /// The Secret of an API key is read.
+    GetApiKey,
+    /// The admission policy for API keys is read.
+    GetApiKeyPolicy,
+    /// A command-line tool reads or writes objects for its user.
     Cli,
 }
 
@@ -76,6 +80,8 @@ impl Operation {
             Operation::DeleteLease => "delete_lease",
             Operation::CheckStamping => "check_stamping",
             Operation::ActForRequester => "act_for_requester",
+            Operation::GetApiKey => "get_api_key",
+            Operation::GetApiKeyPolicy => "get_api_key_policy",
             Operation::Cli => "cli",
         }
     }

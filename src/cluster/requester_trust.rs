@@ -29,6 +29,8 @@ use crate::telemetry::metrics;
 use super::Cluster;
 use dry_run::DryRunResult;
 
+pub(super) use policy_age::PROPAGATION_DELAY;
+
 /// Interval between checks of a namespace whose requesters are not trusted. The interval is short, so that Writ soon
 /// detects a repair by an administrator.
 const UNTRUSTED_RECHECK: Duration = Duration::from_secs(5);

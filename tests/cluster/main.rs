@@ -24,6 +24,7 @@ mod world;
 mod acting;
 mod addresses;
 mod agreement;
+mod api_keys;
 mod audit;
 mod bad_input;
 mod brim;

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use writ::cli::machine::MachineCommand;
 use writ::cli::pipe::{READER_GONE, ReaderGone};
-use writ::cli::{CliExit, Explain, Lint, Output, Ready};
+use writ::cli::{ApiKeyCommand, CliExit, Explain, Lint, Output, Ready};
 
 use serve::{Serve, serve};
 
@@ -33,6 +33,7 @@ enum Command {
     Output(Output),
     Ready(Ready),
     Machine(MachineCommand),
+    ApiKey(ApiKeyCommand),
 }
 
 #[tokio::main]
@@ -77,6 +78,7 @@ async fn run(
         Command::Output(options) => options.run(stdout, stderr).await,
         Command::Ready(options) => options.run(stdout, stderr).await,
         Command::Machine(options) => options.run(stdout).await,
+        Command::ApiKey(options) => options.run(stdout, stderr).await,
         Command::Lint(options) => options.run(stdout),
     }?;
     stdout.flush()?;

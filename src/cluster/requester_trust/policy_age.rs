@@ -21,7 +21,7 @@ const VALIDATING_POLICY: &str = "writ-requester";
 /// Maximum time from the write of a policy until every API server applies the policy. The usual time is about one
 /// second. The other 4 s cover differences between the clocks of API servers, and the rounding of times to whole
 /// seconds.
-const PROPAGATION_DELAY: Duration = Duration::from_secs(5);
+pub(in crate::cluster) const PROPAGATION_DELAY: Duration = Duration::from_secs(5);
 
 /// Returns the time of the last write to one of the policies, plus [`PROPAGATION_DELAY`], by the API server's clock.
 /// The current policies have been in force since this time.
