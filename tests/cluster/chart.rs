@@ -122,7 +122,8 @@ async fn every_values_file_lints_and_renders_to_what_the_api_server_takes() {
     for file in values_files() {
         let file = file.to_str().expect("UTF-8");
         world.helm_succeeds(&["lint", "--strict", CHART, "--values", file]);
-        let template = ["template", "writ", CHART, "-n", HOME, "--values", file, "--kube-version", "1.36.0"];
+        // Not the name of the installed release: its Service has another port, and the API server would merge both.
+        let template = ["template", "sample", CHART, "-n", HOME, "--values", file, "--kube-version", "1.36.0"];
         let rendered = write("rendered.yaml", &world.helm_succeeds(&template));
         let apply =
             ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", &rendered];
@@ -154,11 +155,62 @@ async fn values_that_make_no_sense_are_refused_with_their_names() {
         ("serve.allowCidrs={everywhere}", "/serve/allowCidrs/0"),
         ("nameOverride=Foo_Bar", "/nameOverride"),
         ("replicaCount=2,persistence.enabled=true", "replicaCount over 1"),
+        ("gateway.port=0", "/gateway/port"),
+        ("gateway.commandsPerMinute=0", "/gateway/commandsPerMinute"),
+        ("gateway.groups={system:masters}", "/gateway/groups/0"),
+        ("gateway.groups={*}", "/gateway/groups/0"),
+        ("gateway.extraKeys={scopes}", "/gateway/extraKeys/0"),
+        ("gateway.extraKeys={example.org/*}", "/gateway/extraKeys/0"),
+        ("gateway.extraKeys={writ.dev/via}", "/gateway/extraKeys/0"),
+        ("gateway.extraKeys={authentication.kubernetes.io/credential-id}", "/gateway/extraKeys/0"),
+        ("gateway.allowedOrigins={*}", "/gateway/allowedOrigins/0"),
     ] {
         let output = world.helm(&["template", "writ", CHART, "--set", value]);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && errors.contains(says), "{value}: {errors}");
     }
+}
+
+#[test]
+fn a_gateway_that_would_be_unsafe_is_refused_with_the_reason() {
+    let world = world();
+    let standard = "gateway.enabled=true,gateway.behindTlsProxy=true,admission.stamping=mutate";
+    let template = |values: &str| {
+        let all = format!("{standard},{values}");
+        world.helm(&["template", "writ", CHART, "-n", HOME, "--set", &all])
+    };
+    for (values, says) in [
+        ("admission.stamping=validate", "needs Kubernetes 1.36"),
+        ("gateway.behindTlsProxy=false", "gateway.tls.secretName"),
+        ("gateway.tls.secretName=x", "not both"),
+        ("gateway.port=8081", "operations.port"),
+        ("gateway.serviceAccount.name=writ", "must differ from the ServiceAccount"),
+        ("gateway.serviceAccount.create=false", "gateway.serviceAccount.name"),
+        ("watchNamespaces={ops,kube-system}", "must not contain kube-system"),
+        ("watchNamespaces={writ-system}", "must not contain writ-system"),
+        ("gateway.callerNamespaces={kube-system}", "must not contain kube-system"),
+        ("gateway.callerNamespaces={ci,writ-system}", "must not contain writ-system"),
+        ("gateway.ingress.enabled=true", "gateway.ingress.host"),
+    ] {
+        let output = template(values);
+        assert!(!output.status.success() && said(&output).contains(says), "{values}: {}", said(&output));
+    }
+    // No role has the legacy verb, with any values, and the roles for actions and ServiceAccounts have no
+    // ClusterRoleBinding.
+    for values in ["replicaCount=1", "watchNamespaces={a,b},gateway.callerNamespaces={ci},gateway.groups={sre}"] {
+        let output = template(values);
+        assert!(output.status.success(), "{}", said(&output));
+        let rendered = String::from_utf8_lossy(&output.stdout);
+        assert!(!rendered.lines().any(|line| line.trim_start_matches(['-', ' ']).trim_matches('"') == "impersonate"));
+        assert!(!rendered.contains("[impersonate]"));
+        for object in rendered.split("\n---\n").filter(|object| object.contains("kind: ClusterRoleBinding\n")) {
+            let role = object.lines().find(|line| line.starts_with("roleRef:")).expect("a role");
+            assert!(!role.contains("-actions") && !role.contains("-serviceaccounts"), "{object}");
+        }
+    }
+    let rendered = template("gateway.groups={sre}");
+    let rendered = String::from_utf8_lossy(&rendered.stdout);
+    assert!(rendered.contains(r#"resourceNames: ["system:authenticated","sre"]"#), "{rendered}");
 }
 
 #[tokio::test]

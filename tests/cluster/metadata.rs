@@ -282,7 +282,8 @@ async fn one_cancels_ones_own_and_who_is_on_call_cancels_everybodys() {
 #[tokio::test]
 async fn where_the_api_server_can_only_refuse_metadata_stay_as_they_were_too() {
     let world = World::without_stamping();
-    world.upgrade(&["--set", "admission.stamping=validate"]);
+    // Without stamping by the API server, the chart installs no gateway.
+    world.upgrade(&["--set", "admission.stamping=validate,gateway.enabled=false"]);
     let case = Case::with(world.clone(), SshdOptions::default(), &[]).await;
     let (root, jane) = (root(&case).await, with_role(&case, User::Jane, "writ-requester").await);
     // Admission policies take effect a moment after they are stored.

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client, Discovery};
+use serde_json::Value;
 
 use crate::case::Case;
-use crate::world::{ACCOUNT, CHART, HOME, world};
+use crate::world::{ACCOUNT, CHART, GATEWAY_ACCOUNT, HOME, World, world};
 
 /// Verbs of resources (https://kubernetes.io/docs/reference/access-authn-authz/authorization/), and verbs that grant
 /// more than their names suggest.
@@ -51,7 +52,8 @@ fn table() -> BTreeSet<Right> {
         let (resource, group) = path.split_once('.').unwrap_or((path, ""));
         let resource =
             subresource.map_or_else(|| resource.to_owned(), |subresource| format!("{resource}/{subresource}"));
-        let place = ["served", "opted in", "home", "named"].into_iter().find(|known| *known == place).expect(row);
+        let places = ["served", "opted in", "home", "named", "gateway"];
+        let place = places.into_iter().find(|known| *known == place).expect(row);
         rights.extend(cells[0].split(' ').map(|verb| (verb.to_owned(), group.to_owned(), resource.clone(), place)));
     }
     assert!(rights.len() > 20, "the table was not found");
@@ -119,11 +121,14 @@ async fn granted(client: &Client, places: &[Place]) -> BTreeSet<Right> {
         for resource in &resources {
             for verb in VERBS {
                 let (group, name) = resource.clone();
-                let wider = ["served", "opted in"].iter().filter(|wider| **wider != place.called);
-                let is_known = place.called != "named"
-                    && wider
-                        .clone()
-                        .any(|wider| granted.contains(&(verb.to_owned(), group.clone(), name.clone(), wider)));
+                let wider: &[&str] = match place.called {
+                    "named" => &[],
+                    "gateway" => &["served", "opted in", "home"],
+                    _ => &["served", "opted in"],
+                };
+                let mut wider = wider.iter().filter(|wider| **wider != place.called);
+                let is_known =
+                    wider.any(|wider| granted.contains(&(verb.to_owned(), group.clone(), name.clone(), *wider)));
                 // If Writ serves all namespaces, home is one of them. The table lists home's rights in
                 // coordination.k8s.io separately.
                 if (place.called == "home" && group == "coordination.k8s.io" || !is_known)
@@ -156,11 +161,18 @@ async fn the_rights_of_the_service_account_over_all_namespaces_are_those_of_the_
         place("served", &other, "any"),
         place("opted in", &open, "any"),
         place("home", HOME, "any"),
+        place("gateway", HOME, GATEWAY_ACCOUNT),
         place("named", "", "writ-requester-create"),
     ];
+    // Reviews belong to no namespace. So the right to create them applies in every place.
+    let is_review = |right: &Right| right.2 == "subjectaccessreviews";
+    let expected: BTreeSet<Right> = table()
+        .into_iter()
+        .map(|right| if is_review(&right) { (right.0, right.1, right.2, "served") } else { right })
+        .collect();
     let granted: BTreeSet<Right> =
-        granted(&client, &places).await.into_iter().filter(|right| !is_cluster_wide(right)).collect();
-    assert_eq!(granted, table());
+        granted(&client, &places).await.into_iter().filter(|right| !is_cluster_wide(right, &expected)).collect();
+    assert_eq!(granted, expected);
     // The ServiceAccount has no rights on other policies, and none on other objects without a namespace.
     let elsewhere = place("named", "", "somebody-elses");
     for right in table().iter().filter(|right| right.3 == "named") {
@@ -170,8 +182,8 @@ async fn the_rights_of_the_service_account_over_all_namespaces_are_those_of_the_
 
 /// Returns true if a right without a namespace repeats a right of the table. A right in every namespace is also a right
 /// without a namespace.
-fn is_cluster_wide(right: &Right) -> bool {
-    right.3 == "named" && table().contains(&(right.0.clone(), right.1.clone(), right.2.clone(), "served"))
+fn is_cluster_wide(right: &Right, expected: &BTreeSet<Right>) -> bool {
+    right.3 == "named" && expected.contains(&(right.0.clone(), right.1.clone(), right.2.clone(), "served"))
 }
 
 /// With `watchNamespaces`, Writ has the same rights in these namespaces, and none in any other namespace.
@@ -195,7 +207,9 @@ async fn an_installation_for_some_namespaces_has_no_rights_in_others() {
     };
     let mut seen = Vec::new();
     for (namespace, is) in [(&served, "served"), (&open, "opted in"), (&other, "other"), (&home, "home")] {
-        for (verb, group, resource, place) in table().into_iter().filter(|right| right.3 != "named") {
+        for (verb, group, resource, place) in
+            table().into_iter().filter(|right| !["named", "gateway"].contains(&right.3))
+        {
             let (resource, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
             let qualified = format!("{resource}.{group}").trim_end_matches('.').to_owned();
             let expected = match place {
@@ -255,6 +269,87 @@ async fn each_role_for_people_may_do_what_the_guide_says_and_nothing_else() {
                 let is = may_as(&case.client, &user, verb, resource, &place).await;
                 let should = resource.0 == "writ.dev" && expected.contains(&(verb, resource.1.as_str()));
                 assert_eq!(is, should, "{role}: {verb} {}", resource.1);
+            }
+        }
+    }
+}
+
+/// Roles of the gateway, and the place of their rights in the table of docs/guides/roles.md.
+const GATEWAY_ROLES: [(&str, &str); 6] = [
+    ("writ-gateway-identities", "cluster"),
+    ("writ-gateway-actions", "opened"),
+    ("writ-gateway-serviceaccounts", "callers"),
+    ("writ-gateway-reader", "served"),
+    ("writ-gateway-keys", "home"),
+    ("system:auth-delegator", "cluster"),
+];
+
+/// Returns the rows of the table of the gateway, one right each: verb, group, resource, place.
+fn gateway_table() -> BTreeSet<[String; 4]> {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/roles.md")).expect("the guide");
+    let rows = text.lines().skip_while(|line| !line.starts_with("| verbs | API group |")).skip(2);
+    let mut rights = BTreeSet::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        for (verb, resource) in cells[0].split(' ').flat_map(|verb| cells[2].split(' ').map(move |each| (verb, each))) {
+            rights.insert([verb, cells[1], resource, cells[3]].map(str::to_owned));
+        }
+    }
+    assert!(rights.len() > 20, "the table was not found");
+    rights
+}
+
+fn objects(world: &World, arguments: &[&str]) -> Vec<Value> {
+    let text = world.kubectl_succeeds(&[&["get", "-o", "json"], arguments].concat());
+    let object: Value = serde_json::from_str(&text).expect("JSON");
+    object["items"].as_array().cloned().unwrap_or_else(|| vec![object])
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(|text| text.as_str().expect("text").to_owned()).collect()
+}
+
+/// A verb `impersonate` would give control of the cluster, so this test reads every role and every binding.
+#[tokio::test]
+async fn the_roles_of_the_gateway_are_those_of_its_table_and_bound_nowhere_else() {
+    let world = world();
+    let mut rights = BTreeSet::new();
+    for (role, place) in GATEWAY_ROLES {
+        let kind: &[&str] = if place == "home" { &["role", role, "-n", HOME] } else { &["clusterrole", role] };
+        for rule in objects(&world, kind).iter().flat_map(|role| role["rules"].as_array().expect("rules").clone()) {
+            let resources = texts(&rule["resources"]);
+            for (verb, resource) in
+                texts(&rule["verbs"]).iter().flat_map(|verb| resources.iter().map(move |it| (verb, it)))
+            {
+                let group = texts(&rule["apiGroups"]).join(" ");
+                rights.insert([verb.clone(), group, resource.clone(), place.to_owned()]);
+            }
+        }
+    }
+    assert_eq!(rights, gateway_table());
+    let account = |subject: &Value| subject["name"] == GATEWAY_ACCOUNT && subject["namespace"] == HOME;
+    for binding in objects(&world, &["clusterrolebindings,rolebindings", "--all-namespaces"]) {
+        if !binding["subjects"].as_array().is_some_and(|subjects| subjects.iter().any(account)) {
+            continue;
+        }
+        let role = binding["roleRef"]["name"].as_str().expect("a role");
+        let place = GATEWAY_ROLES.iter().find(|known| known.0 == role).unwrap_or_else(|| panic!("{binding}")).1;
+        let is_namespaced = ["opened", "callers", "home"].contains(&place);
+        let namespace = binding["metadata"]["namespace"].as_str();
+        assert_eq!(namespace.is_some(), is_namespaced, "{binding}");
+        assert!(place == "home" || ![Some(HOME), Some("kube-system")].contains(&namespace), "{binding}");
+    }
+    // The API server knows of no other way to these rights, for example by a group.
+    let client = world.client().await;
+    let gateway = format!("system:serviceaccount:{HOME}:{GATEWAY_ACCOUNT}");
+    for resource in ["users", "groups", "serviceaccounts", "*"] {
+        for (group, namespace) in [("", ""), ("", HOME), ("", "kube-system"), ("authentication.k8s.io", ""), ("*", "")]
+        {
+            for verb in ["impersonate", "*"] {
+                let resource = (group.to_owned(), resource.to_owned());
+                let is = may_as(&client, &gateway, verb, &resource, &place("any", namespace, "any")).await;
+                assert!(!is, "{verb} {resource:?} in {namespace:?}");
             }
         }
     }

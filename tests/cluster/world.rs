@@ -15,7 +15,7 @@ use crate::lab::{ControlPlane, ControlPlaneOptions, Controllers, Reaper, Toolbox
 /// Path of the chart in the repository.
 pub const CHART: &str = "charts/writ";
 /// Chart values of these tests. The control plane has no node for a Pod.
-const STANDARD_VALUES: [&str; 8] = [
+const STANDARD_VALUES: [&str; 10] = [
     "--set",
     "replicaCount=0",
     // Tests cannot wait for a day. Tests of the retention set another value.
@@ -25,6 +25,9 @@ const STANDARD_VALUES: [&str; 8] = [
     r#"admission.exemptUsers=["admin"]"#,
     "--set-json",
     r#"admission.operators=["limited-operator"]"#,
+    // The ServiceAccount of the gateway and its rights. A gateway of a test is a process of that test.
+    "--set",
+    "gateway.enabled=true,gateway.behindTlsProxy=true",
 ];
 
 /// Control plane with the chart installed, except for the process: CRDs, admission policies, roles, the ServiceAccount.
@@ -42,6 +45,8 @@ pub struct World {
 pub const HOME: &str = "writ-system";
 /// Name of the chart's ServiceAccount.
 pub const ACCOUNT: &str = "writ";
+/// Name of the gateway's ServiceAccount.
+pub const GATEWAY_ACCOUNT: &str = "writ-gateway";
 
 static WORLD: OnceLock<Arc<World>> = OnceLock::new();
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
