@@ -48,6 +48,7 @@ use bytes::Bytes;
 use crate::api::{CommandExecutionStatus, Phase, Reason};
 
 use super::StreamKind;
+use super::progress::Progress;
 
 pub use claim::LiveClaim;
 pub use live_output::{LiveOutput, LiveRead, LiveUsage};
@@ -101,10 +102,11 @@ pub enum LiveEvent {
         /// Cause.
         reason: GapReason,
     },
-    /// Progress of the command. A newer report replaces a report that the viewer has not read yet.
+    /// Progress of the command, from its output. Only the newest report of both streams is sent, before the output that
+    /// has it. A newer report replaces a report that the viewer has not read yet.
     Progress(Progress),
     /// Writ sent the command again in another session, because the first session did not start the command. Both
-    /// streams start again at offset 0.
+    /// streams start again at offset 0, and the progress is unknown again.
     Restarted,
     /// The API server stored the result. Nothing follows.
     Ended(EndedStatus),
@@ -146,15 +148,6 @@ impl GapReason {
             GapReason::Removed => "removed",
         }
     }
-}
-
-/// Progress of a command.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Progress {
-    /// Completed part in percent, 0 to 100. `None` if it is unknown.
-    pub percent: Option<u8>,
-    /// Current step of the command.
-    pub label: String,
 }
 
 /// The end of an execution, as stored in its status.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use writ::api::{Phase, Reason};
 use writ::cluster::{ClientOptions, Cluster, EventPublisher, Membership, OwnLease, PolicyCache, RequesterTrustChecker};
 use writ::controllers::{Watches, command_execution};
-use writ::output::{LiveEvent, LiveOptions, LiveOutput, StreamKind, StreamOffsets, Viewer};
+use writ::output::{LiveEvent, LiveOptions, LiveOutput, Progress, StreamKind, StreamOffsets, Viewer};
 use writ::runner::{FollowLimits, OutputSinks, Runner, RunnerConfig};
 use writ::ssh::AddressPolicy;
 
@@ -150,4 +150,29 @@ async fn viewer_follows_a_direct_execution_from_before_its_creation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn viewer_follows_a_durable_execution_from_before_its_creation() {
     follow_one("Durable").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewer_receives_progress_and_unchanged_output() {
+    let mut case = Case::with(crate::world::world(), SshdOptions::default(), &[]).await;
+    let controller = Controller::start(&mut case).await;
+    case.apply_machine("web-1", json!({})).await;
+    let line = "printf 'Unpacking web (1.2) ...\\n45%% of it'; sleep 2; printf '\\rcopying  9%%'; sleep 2; echo ' end'";
+    case.apply_whitelist("copy", json!([sh("copy", line)])).await;
+    let mut viewer = controller.live.subscribe(&case.namespace, "copied", StreamOffsets::default()).expect("a viewer");
+    case.execute("copied", "copy").await;
+    let (mut reports, mut output) = (Vec::new(), Vec::new());
+    let ended = loop {
+        match next(&mut viewer).await {
+            LiveEvent::Progress(progress) => reports.push(progress),
+            LiveEvent::Output { bytes, .. } => output.extend_from_slice(&bytes),
+            LiveEvent::Ended(ended) => break ended,
+            _ => {}
+        }
+    };
+    assert_eq!(ended.phase, Phase::Succeeded);
+    assert_eq!(String::from_utf8_lossy(&output), "Unpacking web (1.2) ...\n45% of it\rcopying  9% end\n");
+    // The machine may be slow enough for both parts to arrive together. The viewer then receives the last report only.
+    assert_eq!(reports.last(), Some(&Progress { percent: Some(9), label: "copying".to_owned() }), "{reports:?}");
+    controller.end().await;
 }

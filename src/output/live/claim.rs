@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::super::OutputKey;
+use super::EndedStatus;
 use super::entry::{Entry, EntryEnd};
 use super::publisher::Publisher;
 use super::registry::Registry;
-use super::{EndedStatus, Progress};
 
 /// The claim of one execution, as its viewers see it. If the claim is dropped before the end of the execution is
 /// published, viewers receive `Released`.
@@ -32,14 +32,6 @@ impl LiveClaim {
     /// Starts both streams at offset 0, even if they were started before. Returns their publisher.
     pub(in crate::output) fn publish(&self, has_upload: bool) -> Publisher {
         Publisher::new(&self.entry, has_upload)
-    }
-
-    /// Publishes the progress of the command.
-    pub fn progress(&self, progress: Progress) {
-        let mut state = self.entry.state();
-        state.progress = (state.progress.0 + 1, progress);
-        drop(state);
-        self.entry.notify();
     }
 
     /// Publishes the end of the execution. Call this function only after the API server stored the result.

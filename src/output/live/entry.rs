@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
+use super::super::progress::Progress;
 use super::super::{PerStream, StreamKind};
 use super::spill_file::SpillFile;
 use super::spill_queue::{Job, SpillQueue};
 use super::stream::{Batch, Found, StreamBuffer};
-use super::{EndedStatus, GapReason, Progress, lock};
+use super::{EndedStatus, GapReason, lock};
 
 /// Maximum number of marks in [`EntryState::order`], with 64 KiB of memory. Output that is older than all marks has no
 /// known order: viewers receive its standard output first, then its standard error.
@@ -88,8 +89,8 @@ pub(super) struct EntryState {
     pub order: VecDeque<(StreamKind, u64)>,
     /// Number of marks of this generation that `order` no longer has.
     pub first_mark: u64,
-    /// Number and content of the newest report of progress.
-    pub progress: (u64, Progress),
+    /// Number and content of the newest report of progress in this generation. The number never decreases.
+    pub progress: (u64, Option<Progress>),
     /// True if the recorder has published all output.
     pub is_complete: bool,
     pub end: Option<EntryEnd>,
@@ -157,6 +158,7 @@ impl Entry {
         }
         state.first_mark = 0;
         (state.is_started, state.is_complete) = (false, false);
+        state.progress = (state.progress.0 + 1, None);
         state.generation += 1;
         let generation = state.generation;
         drop(state);
@@ -172,11 +174,14 @@ impl Entry {
         }
     }
 
-    /// Appends bytes to a stream. Ignores bytes of an earlier generation.
-    pub fn push(self: &Arc<Self>, generation: u32, stream: StreamKind, bytes: &[u8]) {
+    /// Appends bytes to a stream, and records the report of progress in them. Ignores an earlier generation.
+    pub fn push(self: &Arc<Self>, (stream, generation): (StreamKind, u32), bytes: &[u8], progress: Option<Progress>) {
         let mut state = self.state();
         if state.generation != generation || state.is_complete || bytes.is_empty() {
             return;
+        }
+        if progress.is_some() {
+            state.progress = (state.progress.0 + 1, progress);
         }
         let buffer = state.streams.of_mut(stream);
         buffer.push(bytes, &self.shared.memory);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::super::StreamKind;
+use super::super::progress::ProgressParser;
+use super::super::{PerStream, StreamKind};
 use super::GapReason;
 use super::entry::Entry;
 use super::reader::StreamReader;
@@ -15,6 +16,8 @@ pub(in crate::output) struct Publisher {
     entry: Arc<Entry>,
     generation: u32,
     changed: watch::Receiver<()>,
+    /// Each publisher has its own parsers, so no report continues from an earlier generation.
+    progress: PerStream<ProgressParser>,
     is_closed: bool,
 }
 
@@ -32,12 +35,14 @@ impl Publisher {
     /// Starts the streams of an execution at offset 0. Output of earlier publishers is ignored from now on.
     pub(super) fn new(entry: &Arc<Entry>, has_upload: bool) -> Self {
         let generation = entry.start_streams(has_upload);
-        Self { entry: Arc::clone(entry), generation, changed: entry.subscribe(), is_closed: false }
+        let (entry, changed) = (Arc::clone(entry), entry.subscribe());
+        Self { entry, generation, changed, progress: PerStream::default(), is_closed: false }
     }
 
-    /// Publishes the next bytes of a stream. Never waits.
-    pub fn push(&self, stream: StreamKind, bytes: &[u8]) {
-        self.entry.push(self.generation, stream, bytes);
+    /// Publishes the next bytes of a stream, and the progress that they report. Never waits.
+    pub fn push(&mut self, stream: StreamKind, bytes: &[u8]) {
+        let progress = self.progress.of_mut(stream).push(bytes);
+        self.entry.push((stream, self.generation), bytes, progress);
     }
 
     /// Publishes that the machine confirmed the start.

@@ -25,6 +25,7 @@ pub struct Viewer {
     has_claim: bool,
     has_start: bool,
     generation: u32,
+    /// Number of the newest report of progress that the viewer has read.
     progress: u64,
     /// Number of the mark in [`EntryState::order`] up to which the viewer reads next.
     next_mark: u64,
@@ -123,7 +124,9 @@ impl Viewer {
         }
         if state.progress.0 != self.progress {
             self.progress = state.progress.0;
-            return Step::Event(LiveEvent::Progress(state.progress.1.clone()));
+            if let Some(progress) = &state.progress.1 {
+                return Step::Event(LiveEvent::Progress(progress.clone()));
+            }
         }
         if let Some(step) = self.next_output(&state) {
             return step;

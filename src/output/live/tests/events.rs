@@ -1,6 +1,7 @@
 //! The events of an execution's life, and the names by which viewers find it.
 
 use super::*;
+use crate::output::PerStream;
 
 fn output(stream: StreamKind, offset: u64, bytes: &'static [u8]) -> LiveEvent {
     LiveEvent::Output { stream, offset, bytes: Bytes::from_static(bytes) }
@@ -8,6 +9,10 @@ fn output(stream: StreamKind, offset: u64, bytes: &'static [u8]) -> LiveEvent {
 
 fn claimed(uid: &str, is_adopted: bool) -> LiveEvent {
     LiveEvent::Claimed { uid: uid.to_owned(), is_adopted }
+}
+
+fn progress(percent: Option<u8>, label: &str) -> LiveEvent {
+    LiveEvent::Progress(Progress { percent, label: label.to_owned() })
 }
 
 #[tokio::test]
@@ -120,15 +125,80 @@ async fn name_that_is_used_again_belongs_to_the_newest_execution() {
 async fn newest_progress_replaces_one_that_was_not_read() {
     let live = LiveOutput::default();
     let claim = live.claimed(key("uid"), "count", false);
+    let mut recorder = recorder(&claim, &[]);
     for percent in 0..=100 {
-        claim.progress(Progress { percent: Some(percent), label: "copying".to_owned() });
+        recorder.push(Stdout, format!("\rcopying {percent:3}%").as_bytes()).await;
     }
     let mut viewer = live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
     viewer.next().await;
-    let newest = Progress { percent: Some(100), label: "copying".to_owned() };
-    assert_eq!(viewer.next().await, Some(LiveEvent::Progress(newest)));
-    drop(claim);
+    assert_eq!(viewer.next().await, Some(progress(Some(100), "copying")));
+    drop((recorder, claim));
+    let rest = all(viewer).await;
+    assert!(matches!(rest.as_slice(), [LiveEvent::Output { offset: 0, .. }, LiveEvent::Released]), "{rest:?}");
+}
+
+#[tokio::test]
+async fn progress_of_both_streams_comes_between_unchanged_output() {
+    let live = LiveOutput::default();
+    let mut claim = live.claimed(key("uid"), "install", false);
+    let mut recorder = recorder(&claim, &[]);
+    let mut viewer = live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
+    assert_eq!(viewer.next().await, Some(claimed("uid", false)));
+    let chunks: [(StreamKind, &'static [u8], Option<LiveEvent>); 6] = [
+        (Stdout, b"\r\nProgress: [ 40", None),
+        (Stdout, b"%]\r\n", Some(progress(Some(40), ""))),
+        (Stderr, b"web.iso 1%[>   ]\xff", Some(progress(Some(1), "web.iso"))),
+        (Stdout, b"Unpacking web (1.2) ...\r\n", Some(progress(Some(40), "Unpacking web (1.2)"))),
+        (Stderr, b"\rweb.iso 1%[>   ]\xff", None),
+        (Stdout, b"\x1b[31mdone 100%\x1b[0m\r\n", None),
+    ];
+    let mut offsets = PerStream::<u64>::default();
+    for (stream, bytes, expected) in chunks {
+        recorder.push(stream, bytes).await;
+        if expected.is_some() {
+            assert_eq!(viewer.next().await, expected);
+        }
+        assert_eq!(viewer.next().await, Some(output(stream, *offsets.of(stream), bytes)));
+        *offsets.of_mut(stream) += bytes.len() as u64;
+    }
+    let captured = recorder.finish(false, std::future::pending()).await;
+    let recorded = (captured.stdout_record.bytes as u64, captured.stderr_record.bytes as u64);
+    assert_eq!(recorded, (offsets.stdout, offsets.stderr));
+    claim.ended(ended());
+    assert_eq!(all(viewer).await, [LiveEvent::Ended(ended())]);
+}
+
+#[tokio::test]
+async fn progress_of_the_first_session_ends_with_its_streams() {
+    let live = LiveOutput::default();
+    let claim = live.claimed(key("uid"), "install", false);
+    let mut first = recorder(&claim, &[]);
+    let mut viewer = live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
+    assert_eq!(viewer.next().await, Some(claimed("uid", false)));
+    first.push(Stdout, b"hello\n").await;
+    assert_eq!(viewer.next().await, Some(output(Stdout, 0, b"hello\n")));
+    first.push(Stdout, b"Progress: [ 40%]\nUnpack").await;
+    let mut second = recorder(&claim, &[]);
+    first.push(Stdout, b"Progress: [ 50%]\n").await;
+    assert_eq!(viewer.next().await, Some(LiveEvent::Restarted));
+    let text = b"ing web (1.2) ...\nUnpacking web (1.2) ...\n";
+    second.push(Stdout, text).await;
+    assert_eq!(viewer.next().await, Some(progress(None, "Unpacking web (1.2)")));
+    assert_eq!(viewer.next().await, Some(output(Stdout, 0, text)));
+    drop((first, second, claim));
     assert_eq!(all(viewer).await, [LiveEvent::Released]);
+}
+
+#[tokio::test]
+async fn progress_has_no_text_that_a_pattern_matches() {
+    let live = LiveOutput::default();
+    let claim = live.claimed(key("uid"), "install", false);
+    let mut recorder = recorder(&claim, &["token=[a-z]+"]);
+    let mut viewer = live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
+    assert_eq!(viewer.next().await, Some(claimed("uid", false)));
+    recorder.push(Stdout, b"pmstatus:web:7:with token=se").await;
+    recorder.push(Stdout, b"cret now\n").await;
+    assert_eq!(viewer.next().await, Some(progress(Some(7), "with *** now")));
 }
 
 #[tokio::test]
