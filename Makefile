@@ -1,6 +1,6 @@
 # Shortcuts. Each one is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos-lite large tenant-attack launcher-long interop lint bench fleet generate image need-cargo
+.PHONY: help demo test chaos-lite large tenant-attack launcher-long interop contract lint bench fleet generate image need-cargo
 ARGS ?=
 
 help: ## show this
@@ -37,6 +37,10 @@ launcher-long: need-cargo ## the launcher attacked, raced, cut at every offset, 
 interop: need-cargo ## SSH servers and login shells that need more packages: asyncssh, newer OpenSSH, mksh, ksh, tcsh, fish, sudo-rs (as root, on Debian)
 	cargo test --locked --test cluster -- --ignored interop:: run_as:: $(ARGS)
 
+contract: need-cargo ## the gateway of the demo from outside: HTTP, WebSockets, its OpenAPI document (about 5 minutes; needs Python 3.10; ARGS=-k a_test)
+	@cargo build --locked --quiet --bin writ --example lab
+	@hack/contract $(ARGS)
+
 lint: need-cargo ## format, wording, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint
 
@@ -47,8 +51,9 @@ bench: need-cargo ## duration of decisions (docs/benchmarks.md), cost of the eng
 fleet: need-cargo ## good machines next to bad ones, queues that become reachable, idle connections, probing (about 20 minutes; ARGS=one of them)
 	cargo bench --locked --bench fleet -- $(ARGS)
 
-generate: need-cargo ## write the generated files: crds/ and docs/reference.md from src/api, deploy/ from charts/writ
+generate: need-cargo ## write the generated files: crds/ and docs/reference.md from src/api, docs/openapi.json from src/gateway, deploy/ from charts/writ
 	cargo run --locked --quiet --bin crdgen -- write
+	WRIT_WRITE=1 cargo test --locked --quiet --test openapi
 	hack/deploy
 
 image: need-cargo ## build the tree of the Containerfile without a container engine, and run it with the chart's arguments (as root)

@@ -1,11 +1,12 @@
 //! Calls to the API server, each with a deadline. The submodules:
 //!
-//! - read and write objects
+//! - read and write objects, and scan the executions of a namespace
 //! - compile policies
 //! - publish events
 //! - renew the Lease of this process
 //! - check if requesters can be trusted
-//! - make calls on behalf of a requester
+//! - make calls on behalf of a requester, or as another ServiceAccount
+//! - review the rights and the tokens of callers
 //! - read and write the Secrets of API keys
 //!
 //! # Guarantees
@@ -24,6 +25,7 @@ mod coalesce;
 mod delivered;
 mod error;
 mod events;
+mod execution_list;
 mod forbidden;
 mod gate;
 mod lean;
@@ -31,12 +33,15 @@ mod membership;
 mod multi_namespace_watch;
 mod objects;
 mod operation;
+mod own_token;
 mod policies;
 mod receipts;
 mod removal;
 mod requester_trust;
+mod reviews;
 mod secret;
 mod self_review;
+mod service_account;
 mod shared_reads;
 mod shared_watch;
 mod slim;
@@ -51,13 +56,15 @@ pub use client::{ClientOptions, Cluster, ExecutionKey};
 pub use delivered::DeliveredExecutions;
 pub use error::ClusterError;
 pub use events::EventPublisher;
+pub use execution_list::{ExecutionRow, ExecutionScans, ExecutionSelection, RowContent};
 pub use lean::{LeanExecution, LeanMetadata};
 pub use membership::{LeaseEpoch, Member, Membership, OwnLease};
 pub use multi_namespace_watch::log_watch_failure;
 pub use operation::Operation;
 pub use policies::{MAX_LIST_AGE, PolicyCache, compile as compile_object};
 pub use requester_trust::{RequesterTrust, RequesterTrustChecker};
-pub use shared_watch::{Change, SharedWatch};
+pub use reviews::{Right, TokenOwner};
+pub use shared_watch::{Change, Removal, SharedWatch};
 pub(crate) use slim::execution_resource;
 pub use slim::{PAGE, Slim};
 pub use ssh_secret::{SshKey, SshSecret};

@@ -81,6 +81,8 @@
 //!   each Machine. Runs no commands.
 //! - [`runner`]: runs executions: queues, and tasks that claim, launch, follow, adopt and record.
 //! - [`controllers`]: watch, read, decide, apply. They send nothing to a machine.
+//! - [`gateway`]: the HTTP and WebSocket API. Creates executions as its callers, waits for their ends, and shows their
+//!   output.
 //! - [`cli`]: `writ explain`, `writ lint`, `writ output`, `writ api-key`: explains a decision, checks a policy, prints
 //!   an output, manages API keys.
 //! - [`cli::machine`]: `writ machine keyscan | check | setup`: helps a user to prepare and check a machine.
@@ -92,6 +94,7 @@
 //!
 //! - `operator` (default): everything that runs commands.
 //! - `cli` (default): the subcommands for users.
+//! - `gateway` (default): the HTTP and WebSocket API of `writ serve`.
 //! - `aws` (default), `gcp`, `azure`: output stores in addition to a directory.
 //! - `otlp` (default): traces.
 //!
@@ -111,6 +114,8 @@ pub mod execution;
 pub mod fairness;
 #[cfg(feature = "operator")]
 pub mod fleet;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 #[cfg(feature = "operator")]
 pub mod launcher;
 pub mod machine;

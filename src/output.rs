@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! bytes of the machine -> Recorder: redact -+-> Capture: count, digest, head and tail -> status
+//!                                           +-> ProgressParser: percent, step ---> viewers
 //!                                           +-> LiveOutput: memory, spill file -+-> viewers
 //!                                                                               +-> Upload (if the status cannot
 //!                                                                                   show all) -> Store
@@ -24,6 +25,7 @@ mod budget;
 mod capture;
 mod inline;
 mod live;
+mod progress;
 mod recorder;
 mod redact;
 mod store;
@@ -31,9 +33,10 @@ mod upload;
 
 pub use budget::ByteBudget;
 pub use live::{
-    EndedStatus, GapReason, LiveClaim, LiveEvent, LiveOptions, LiveOutput, LiveRead, LiveUsage, Progress,
-    StreamOffsets, SubscribeError, Viewer,
+    EndedStatus, GapReason, LiveClaim, LiveEvent, LiveOptions, LiveOutput, LiveRead, LiveUsage, StreamOffsets,
+    SubscribeError, Viewer,
 };
+pub use progress::Progress;
 pub use recorder::{CapturedOutput, Recorder};
 pub use store::{Store, StoreError, state_directory};
 

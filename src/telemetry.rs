@@ -3,11 +3,13 @@
 //! # Guarantees
 //! - The number of series is bounded, because users cannot choose the value of a label. No label contains the name of
 //!   an execution, machine, rule, user or namespace.
-//! - Counting an event takes one hash and one atomic addition. Only the first use of a series allocates memory.
+//! - Counting an event takes one hash and one atomic addition. Only the first use of a series, and a request to the
+//!   gateway, allocate memory.
 //! - No decision of Writ depends on metrics or health.
 //!
 //! The metrics and the health are global, because about thirty places use them, even destructors.
 
+mod gateway;
 mod health;
 mod labels;
 mod metrics;
@@ -15,6 +17,7 @@ mod process;
 
 use std::sync::LazyLock;
 
+pub use gateway::{GatewayMetrics, RequestInProgress};
 pub use health::{BackgroundTask, HEARTBEAT_INTERVAL, Health, Report, Watch};
 pub use labels::Purpose;
 pub use metrics::Metrics;

@@ -57,6 +57,9 @@ fn scrape() -> String {
     metrics.whitelists(1, 1);
     metrics.event("published");
     metrics.traces_exported("sent");
+    metrics.gateway().request_started("/api/v1/me", "GET").answered(200);
+    metrics.gateway().connection_dropped("late");
+    metrics.gateway().tls_reloaded(false);
     metrics.text()
 }
 

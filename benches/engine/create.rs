@@ -73,7 +73,7 @@ async fn measure(world: &World, which: &str) -> Vec<Row> {
 /// 1. the response of the API server,
 /// 2. the watch event with the claim,
 /// 3. the watch event with the result.
-async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str) -> ([Duration; 3], Statuses) {
+pub async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str) -> ([Duration; 3], Statuses) {
     let execution = site.execution(name, "m0", "true");
     let started = Instant::now();
     site.executions().create(&PostParams::default(), &execution).await.expect("an execution");
@@ -104,7 +104,7 @@ impl SshClient {
         Self { options }
     }
 
-    fn run(&self) -> Duration {
+    pub fn run(&self) -> Duration {
         let mut ssh = Command::new("ssh");
         ssh.args(&self.options).arg("true").stdout(Stdio::null());
         let started = Instant::now();

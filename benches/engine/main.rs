@@ -4,13 +4,14 @@
 //!
 //! ```console
 //! cargo bench --bench engine                    # everything (about 8 minutes)
-//! cargo bench --bench engine -- launch create   # one or more of: launch create fleet follow scale
+//! cargo bench --bench engine -- launch create   # one or more of: launch create gateway fleet follow scale
 //! ```
 //!
 //! | module | measured | compared with |
 //! |---|---|---|
 //! | [`launch`] | a short command in Durable mode | a plain exec on the same connection |
 //! | [`create`] | the time from the create to the watch event with the result | a new `ssh` |
+//! | [`gateway`] | a synchronous call of the gateway | the API server alone, a new `ssh` |
 //! | [`fleet`] | 600 executions on 8 machines | the API server alone |
 //! | [`follow`] | 1 GiB of output | OpenSSH's own multiplexed connection |
 //! | [`scale`] | memory, first dispatch, idle CPU, with 10,000 executions and 1,000 Machines | bounds |
@@ -34,6 +35,7 @@ mod world;
 mod create;
 mod fleet;
 mod follow;
+mod gateway;
 mod launch;
 mod measure;
 mod scale;
@@ -45,7 +47,7 @@ use lab::ControlPlaneOptions;
 use measure::Row;
 use world::World;
 
-const PARTS: [&str; 5] = ["launch", "create", "fleet", "follow", "scale"];
+const PARTS: [&str; 6] = ["launch", "create", "gateway", "fleet", "follow", "scale"];
 
 fn main() -> ExitCode {
     // cargo adds the flag --bench, which the benchmark ignores.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
             match part {
                 "launch" => launch::rows(&world).await,
                 "create" => create::rows(&world).await,
+                "gateway" => gateway::rows(&world).await,
                 "fleet" => fleet::rows(&world).await,
                 "follow" => follow::rows(&world).await,
                 _ => scale::rows(&world).await,

@@ -121,11 +121,8 @@ impl<'a> Site<'a> {
     /// Returns the number of requests to the API server by operation, as `writ serve` counts them. It must run with
     /// `--listen-operations 127.0.0.1:0`.
     pub async fn api_requests(&self) -> BTreeMap<String, f64> {
-        let log = self.log();
-        let line = log.lines().rfind(|line| line.contains("metrics and health are served")).expect("writ listens");
-        let address = line.split_whitespace().find_map(|word| word.split_once("127.0.0.1:")).expect("an address");
-        let port: String = address.1.chars().take_while(char::is_ascii_digit).collect();
-        let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).await.expect("a connection");
+        let mut stream =
+            TcpStream::connect(self.logged_address("metrics and health are served").await).await.expect("a connection");
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: writ\r\n\r\n").await.expect("a request");
         let mut text = String::new();
         // The server may close the connection with a reset after its answer.
@@ -137,6 +134,22 @@ impl<'a> Site<'a> {
             *counts.entry(operation.to_owned()).or_default() += count;
         }
         counts
+    }
+
+    /// Returns the loopback address in the last log line with this text. Waits until there is such a line.
+    pub async fn logged_address(&self, text: &str) -> String {
+        let started = Instant::now();
+        loop {
+            let log = self.log();
+            let line = log.lines().rfind(|line| line.contains(text));
+            let address = line.and_then(|line| line.split_whitespace().find_map(|word| word.split_once("127.0.0.1:")));
+            if let Some((_, rest)) = address {
+                let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                return format!("127.0.0.1:{port}");
+            }
+            assert!(started.elapsed() < PATIENCE, "no line with {text:?}:\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn stop_writ(&mut self) {

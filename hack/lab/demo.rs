@@ -12,6 +12,7 @@
 //! namespace stays in a cluster of `--kubeconfig`.
 
 mod cluster;
+mod gateway;
 mod signals;
 mod verdict;
 
@@ -27,6 +28,7 @@ use crate::lab::{
 };
 
 use cluster::Cluster;
+use gateway::DemoGateway;
 use signals::Signals;
 
 /// Maximum time for the four executions. They usually take about 1 s. On a busy machine, a connection alone can take
@@ -131,10 +133,17 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
     let writ = start_writ(tools, &cluster, reaper, &log)?;
     step.done();
     let outcome = show(&cluster, &sshd, &writ, &log, signals);
-    if outcome.is_ok() && !options.once {
-        invite(&cluster, tools, &reaper.folder().join(OUTPUTS), &log);
-        signals.wait();
-    }
+    let outcome = outcome.and_then(|()| {
+        let gateway = cluster.has_gateway().then(|| DemoGateway::start(&cluster, &tools.writ, &log)).transpose()?;
+        if !options.once {
+            invite(&cluster, tools, &reaper.folder().join(OUTPUTS), &log);
+            if let Some(gateway) = gateway {
+                println!("{}", gateway.commands());
+            }
+            signals.wait();
+        }
+        Ok(())
+    });
     if outcome.is_err() && !signals.received() {
         reaper.keep_folder();
     }
@@ -152,7 +161,7 @@ fn start_writ(tools: &Tools, cluster: &Cluster, reaper: &Reaper, log: &Path) -> 
     let mut writ = Command::new(&tools.writ);
     writ.arg("serve").arg("--kubeconfig").arg(&cluster.operator).args(["--namespace", &cluster.namespace]);
     if let Some(home) = cluster.lease_namespace() {
-        writ.args(["--lease-namespace", home]);
+        writ.args(["--lease-namespace", home, gateway::LISTEN]);
     }
     writ.args(super::lab::LOOPBACK);
     writ.args(["--missing-grace-seconds", MISSING_GRACE_SECONDS, "--drain-seconds", DRAIN_SECONDS]);

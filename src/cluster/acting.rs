@@ -21,7 +21,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use k8s_openapi::api::authentication::v1::UserInfo;
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo};
 use kube::Resource;
 use kube::api::{Patch, PatchParams, PostParams, Request};
 use kube::core::NamespaceResourceScope;
@@ -31,12 +31,16 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::api::CommandExecution;
+use crate::api::command_execution::Requester;
 
 use super::forbidden::{Caller, lacks_impersonation};
 use super::self_review::own_identity;
 use super::{Cluster, ClusterError, Operation};
 
 pub use requester::RequesterError;
+
+/// User of [`Acting::probe`]. Nobody has this name.
+const PROBE_USER: &str = "writ:probe";
 
 /// Kind of the objects that a requester may create and change through Writ. Never implement this trait for a kind that
 /// approves something, because an approval needs the approver's own credential.
@@ -138,6 +142,30 @@ impl Acting {
         let name: Arc<str> = Arc::from(checked.name);
         let caller = Caller::Requester { name: Arc::clone(&name), is_service_account: checked.is_service_account };
         Ok(AsRequester { cluster: self.cluster.as_caller(caller), name, headers: checked.headers })
+    }
+}
+
+impl Acting {
+    /// Checks that the API server lets this process act for callers. A SelfSubjectAccessReview is no such check: it
+    /// answers that the right exists even if the API server has no constrained impersonation.
+    ///
+    /// # Errors
+    /// The API server refuses to impersonate, or does not answer.
+    pub async fn probe(&self) -> Result<(), ClusterError> {
+        let request = async || -> Result<SelfSubjectReview, kube::Error> {
+            let body = serde_json::to_vec(&SelfSubjectReview::default()).map_err(kube::Error::SerdeError)?;
+            let requests = Request::new(SelfSubjectReview::url_path(&(), None));
+            let mut request = requests.create(&PostParams::default(), body).map_err(kube::Error::BuildRequest)?;
+            request.headers_mut().insert("impersonate-user", HeaderValue::from_static(PROBE_USER));
+            self.cluster.client.request(request).await
+        };
+        let review = self.cluster.call(Operation::ActForRequester, "the probe of impersonation", request()).await?;
+        let user = Requester::from_review(review).username;
+        if user == PROBE_USER {
+            return Ok(());
+        }
+        let message = format!("the API server answered as user {user:?} and not as {PROBE_USER:?}");
+        Err(ClusterError::Invalid { target: "the probe of impersonation".to_owned(), message })
     }
 }
 

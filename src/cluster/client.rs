@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::client::ClientBuilder;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::net::lookup_host;
 
@@ -19,6 +19,7 @@ use crate::telemetry::{health, metrics};
 use super::clock::{Clock, Dates};
 use super::forbidden::Caller;
 use super::gate::Gate;
+use super::own_token::OwnToken;
 use super::shared_reads::SharedReads;
 use super::{ClusterError, Operation};
 
@@ -72,6 +73,8 @@ pub struct Cluster {
     pub(super) is_impersonating: bool,
     /// Reads that concurrent tasks share.
     pub(super) shared_reads: Arc<SharedReads>,
+    /// Address and certificate authorities of the API server, without credentials.
+    bare_config: Arc<Config>,
 }
 
 /// Identity of one CommandExecution. A later CommandExecution with the same name has another UID.
@@ -122,6 +125,8 @@ impl Cluster {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let server = (host, url.port_u16().unwrap_or(443));
         let clock = Arc::<Clock>::default();
+        let mut bare_config = config.clone();
+        bare_config.auth_info = AuthInfo::default();
         // `Dates` is inside `Gate`, so that `Dates` reads the time of an answer before `Gate` delays the answer.
         let builder = ClientBuilder::try_from(config)?.with_layer(&Dates(Arc::clone(&clock)));
         let client = builder.with_layer(&Gate::new()).build();
@@ -135,7 +140,18 @@ impl Cluster {
             caller,
             is_impersonating,
             shared_reads: Arc::default(),
+            bare_config: Arc::new(bare_config),
         })
+    }
+
+    /// Returns access to the same API server with the credential `token` and no other. Shares the clock, but neither
+    /// connections nor their limits.
+    pub(super) fn with_own_token(&self, token: OwnToken) -> Result<Self, ClusterError> {
+        let failed = |error: kube::Error| ClusterError::from_kube("the API server".to_owned(), &error, &self.caller);
+        let builder = ClientBuilder::try_from(Config::clone(&self.bare_config)).map_err(failed)?;
+        let builder = builder.with_layer(&token).with_layer(&Dates(Arc::clone(&self.clock)));
+        let client = builder.with_layer(&Gate::new()).build();
+        Ok(Self { client, is_impersonating: false, shared_reads: Arc::default(), ..self.clone() })
     }
 
     /// Returns the current addresses of the API server. Empty if no address is known. The addresses are:

@@ -102,6 +102,12 @@ impl ClusterError {
         matches!(self, Self::Unavailable { .. } | Self::Undecodable { .. })
     }
 
+    /// Returns true if the request was certainly not sent, because no connection could be opened.
+    pub fn is_unsent(&self) -> bool {
+        // The text of hyper-util's client for errors before a connection exists.
+        matches!(self, Self::Unavailable { message, .. } if message.contains("client error (Connect)"))
+    }
+
     /// Returns the error class for metrics and logs.
     pub fn category(&self) -> &'static str {
         match self {

@@ -47,6 +47,12 @@ pub enum Operation {
     CheckStamping,
     /// An object is created or changed on behalf of a requester.
     ActForRequester,
+    /// The rights of a caller of the gateway are checked.
+    ReviewAccess,
+    /// The token of a caller of the gateway is checked.
+    ReviewToken,
+    /// A token for another ServiceAccount of this process is requested.
+    RequestToken,
     /// The Secret of an API key is read.
     GetApiKey,
     /// The admission policy for API keys is read.
@@ -80,6 +86,9 @@ impl Operation {
             Operation::DeleteLease => "delete_lease",
             Operation::CheckStamping => "check_stamping",
             Operation::ActForRequester => "act_for_requester",
+            Operation::ReviewAccess => "review_access",
+            Operation::ReviewToken => "review_token",
+            Operation::RequestToken => "request_token",
             Operation::GetApiKey => "get_api_key",
             Operation::GetApiKeyPolicy => "get_api_key_policy",
             Operation::Cli => "cli",

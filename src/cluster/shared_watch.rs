@@ -127,6 +127,38 @@ impl<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> SharedWatch<
             subscription.next().await.map(|change| (change, subscription))
         })
     }
+
+    /// Subscribes to the removals of objects. In contrast to [`Self::subscribe`], the stream also reports objects that
+    /// were created and removed before the subscriber read the change, and keeps no metadata. The stream ends when the
+    /// watch ends.
+    pub fn removals(&self) -> impl Stream<Item = Removal> + Send + use<K> {
+        let feed = lock(&self.feeds).add();
+        stream::unfold((feed, self.store.clone()), |(feed, store)| async move {
+            loop {
+                let next = lock(&feed.queue).next();
+                match next {
+                    Next::CompareOne(reference) if store.get(&reference).is_none() => {
+                        let namespace = reference.namespace.clone().unwrap_or_default();
+                        return Some((Removal::One(namespace, reference.name.clone()), (feed, store)));
+                    }
+                    Next::CompareOne(_) => {}
+                    Next::CompareAll => return Some((Removal::Any, (feed, store))),
+                    Next::Wait => feed.news.notified().await,
+                    Next::End => return None,
+                }
+            }
+        })
+    }
+}
+
+/// Names of removed objects, from [`SharedWatch::removals`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Removal {
+    /// Namespace and name of an object that is not in the store. The subscriber perhaps never read the object.
+    One(String, String),
+    /// Any object was perhaps removed, because there was a new list, or there were more than [`MAX_QUEUED_NAMES`]
+    /// changes.
+    Any,
 }
 
 /// The feeds of all subscribers.

@@ -27,6 +27,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -246,6 +247,34 @@ impl Store {
             return Err(damaged("its SHA-256 is another one".to_owned()));
         }
         Ok(())
+    }
+
+    /// Reads at most `max_bytes` of a stream, from an offset on. Does not compare the bytes with their record, so call
+    /// [`Self::fetch`] first.
+    ///
+    /// # Errors
+    /// As for [`Self::fetch`].
+    pub async fn read_at(
+        &self,
+        key: &OutputKey,
+        record: &StreamRecord,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Bytes, StoreError> {
+        let size = u64::try_from(record.bytes).unwrap_or(0);
+        let range = offset.min(size)..offset.saturating_add(max_bytes as u64).min(size);
+        let expected = range.end - range.start;
+        if expected == 0 {
+            return Ok(Bytes::new());
+        }
+        let location = self.execution_prefix(key).join(record.sha256.as_str());
+        let bytes = self.with_deadline("read", self.inner.objects.get_range(&location, range)).await?;
+        if bytes.len() as u64 != expected {
+            return Err(StoreError::Corrupt {
+                problem: format!("it ends within {expected} bytes from byte {offset} on"),
+            });
+        }
+        Ok(bytes)
     }
 
     /// Deletes every object of an execution, including unfinished objects. An execution without objects is no error.

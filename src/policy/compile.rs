@@ -51,6 +51,8 @@ pub struct CompiledWhitelist {
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRule {
     pub name: String,
+    /// Purpose of the rule, for people.
+    pub description: Option<String>,
     pub action_type: Option<String>,
     pub parameters: Vec<ParameterSpec>,
     /// Text of requests that this rule matches. `None` only for a Deny without `match`.
@@ -173,6 +175,7 @@ fn compile_rule(
     }
     Ok(CompiledRule {
         name: rule.name.clone(),
+        description: rule.description.clone(),
         action_type: match effect {
             Effect::Allow => Some(rule.action_type.clone().unwrap_or_else(|| DEFAULT_ACTION_TYPE.to_owned())),
             Effect::Deny => rule.action_type.clone(),

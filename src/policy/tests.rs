@@ -10,6 +10,7 @@ mod model;
 mod option_ends;
 mod oracle;
 mod output_limits;
+mod permitting;
 mod properties;
 mod redacting_rules;
 mod roles;

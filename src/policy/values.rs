@@ -23,6 +23,8 @@ pub(super) struct ValueSpec {
     allows_parent_directory: bool,
     /// Value to use if the request has no value.
     pub default: Option<String>,
+    /// Meaning of the value, for people.
+    pub description: Option<String>,
     /// Every byte that a value can contain.
     pub bytes: ByteSet,
 }
@@ -100,7 +102,8 @@ impl ValueSpec {
         }
         let maximum = parameter.max_length.unwrap_or(DEFAULT_MAX_LENGTH);
         let maximum_bytes = (usage != ValueUse::Deny).then(|| usize::try_from(maximum).unwrap_or(usize::MAX));
-        let values = Self { kind, maximum_bytes, allows_parent_directory, default: parameter.default.clone(), bytes };
+        let (default, description) = (parameter.default.clone(), parameter.description.clone());
+        let values = Self { kind, maximum_bytes, allows_parent_directory, default, description, bytes };
         if values.default.as_ref().is_some_and(|default| values.check(default).is_err()) {
             return Err(RuleError::InvalidDefault { field: field.to_owned() });
         }

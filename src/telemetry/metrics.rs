@@ -14,6 +14,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::api::{CommandExecutionStatus, Phase, Reason};
 
+use super::gateway::GatewayMetrics;
 use super::labels::{
     ApiWord, CallLabels, CauseLabels, ControllerLabels, DecisionLabels, FailureLabels, FinishedLabels, KindLabels,
     MachinePhaseLabels, OperationLabels, OutcomeLabels, PlaceLabels, Purpose, PurposeLabels, StateLabels, StreamLabels,
@@ -36,6 +37,7 @@ type Family1<L, M> = Family<L, M, fn() -> M>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    gateway: GatewayMetrics,
     decisions: Family1<DecisionLabels, Counter>,
     reconciles: Family1<ControllerLabels, Histogram>,
     reconcile_errors: Family1<FailureLabels, Counter>,
@@ -119,6 +121,7 @@ impl Metrics {
         let version = VersionLabels { version: env!("CARGO_PKG_VERSION") };
         to.0.register("build", "Version of this process", Info::new(version));
         let metrics = Self {
+            gateway: GatewayMetrics::register(to.0),
             decisions: to.counters("decisions", "Requests matched against the Whitelists, by verdict and reason"),
             reconciles: to.call_histograms("reconcile_duration_seconds", "Time to read, decide and apply one object"),
             reconcile_errors: to.counters("reconcile_errors", "Failed reconciles, which are retried"),
@@ -203,6 +206,11 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = text::encode(&mut text, &self.registry);
         text
+    }
+
+    /// Returns the metrics of the gateway's HTTP server.
+    pub fn gateway(&self) -> &GatewayMetrics {
+        &self.gateway
     }
 
     /// Counts an allowed request whose execution enters its queue.

@@ -73,6 +73,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "traces",
         ],
     ),
+    ("gateway", &["api", "policy", "execution", "cluster", "output", "telemetry", "traces"]),
     ("cli", &["api", "policy", "cluster", "output"]),
     ("cli::machine", &["api", "policy", "execution", "cli", "cluster", "fleet", "ssh"]),
     ("operations", &["telemetry", "traces"]),

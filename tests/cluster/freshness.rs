@@ -312,8 +312,8 @@ async fn a_short_execution_costs_one_read_of_each_object_and_two_writes() {
     let expected: Vec<(String, usize)> = reads.into_iter().chain(writes).map(|what| (what.to_owned(), 1)).collect();
     let known = case.whitelists().list(&ListParams::default()).await.expect("a list").items.len();
     let mut seen = Vec::new();
-    // The counts of some executions contain other work: a probe, or a list in the background.
-    for number in 0..20 {
+    // The counts of some executions contain other work: a probe, or a list in the background. On a busy host most do.
+    for number in 0..80 {
         let _ = proxy.take_requests();
         let name = format!("x{number}");
         case.execute(&name, "greet bob").await;

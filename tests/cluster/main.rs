@@ -40,6 +40,7 @@ mod fairness;
 mod first_steps;
 mod fleet;
 mod freshness;
+mod gateway;
 mod gateway_identity;
 mod gitops;
 mod guards;

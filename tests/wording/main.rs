@@ -36,6 +36,7 @@ const CLEAN: &[&str] = &[
     "docs/",
     "examples/",
     "hack/cargo-deny",
+    "hack/contract",
     "hack/control-plane",
     "hack/deploy",
     "hack/fuzz",

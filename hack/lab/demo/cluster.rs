@@ -17,7 +17,7 @@ const STAMPING: &str = "deploy/requester-1.36.yaml";
 const OPERATOR: [&str; 4] =
     ["deploy/operator-role.yaml", "deploy/cluster-wide.yaml", "deploy/guards.yaml", "deploy/people-roles.yaml"];
 /// Namespace and name of the ServiceAccount of `writ serve`.
-const ACCOUNT: (&str, &str) = ("writ-system", "writ");
+pub const ACCOUNT: (&str, &str) = ("writ-system", "writ");
 /// Maximum number of names to try for the namespace.
 const NAMES: usize = 20;
 /// Maximum time until the API server serves established CRDs, and until it enforces the admission policy. On loopback
@@ -168,21 +168,29 @@ impl Cluster {
         files::run(self.as_admin().args(["create", "namespace", home]))?;
         let mut apply = Command::new(&self.kubectl);
         apply.arg("--kubeconfig").arg(&self.admin).arg("--cache-dir").arg(&self.kubectl_cache).arg("apply");
-        OPERATOR.into_iter().for_each(|file| _ = apply.arg("-f").arg(in_repository(file)));
+        let all = OPERATOR.into_iter().chain(super::gateway::FILES);
+        all.for_each(|file| _ = apply.arg("-f").arg(in_repository(file)));
         files::run(&mut apply)?;
         self.operator = control_plane.service_account_kubeconfig(home, account)?;
         let account = format!("--serviceaccount={home}:{account}");
+        let gateway = format!("--serviceaccount={home}:writ-gateway");
         let group = format!("--group={}", User::Jane.group().unwrap_or_default());
         // No controller fills aggregated roles here, so the demo binds the parts of these roles.
         for (name, role, to) in [
             ("writ-credentials", "writ-operator-credentials", &account),
             ("writ-viewers", "writ-base-viewer", &group),
             ("writ-requesters", "writ-base-requester", &group),
+            ("writ-gateway-actions", "writ-gateway-actions", &gateway),
         ] {
             let role = format!("--clusterrole={role}");
             files::run(self.as_admin().args(["create", "rolebinding", name, &role, to]))?;
         }
         Ok(())
+    }
+
+    /// Returns true if the cluster is the laboratory's own. Only there does the demo install the gateway.
+    pub fn has_gateway(&self) -> bool {
+        !self.existing
     }
 
     /// Returns the namespace of the Lease of `writ serve`, or `None` if the Lease is in the namespace of the demo.

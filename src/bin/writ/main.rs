@@ -27,7 +27,7 @@ enum Command {
     ///
     /// Needs the CRDs (`kubectl apply -f crds/`) and the permissions of `deploy/operator-role.yaml`. After SIGTERM or
     /// ctrl-C, Writ starts no new commands and waits for running commands.
-    Serve(Serve),
+    Serve(Box<Serve>),
     Explain(Box<Explain>),
     Lint(Lint),
     Output(Output),
@@ -40,7 +40,7 @@ enum Command {
 async fn main() -> ExitCode {
     let command = match parse_arguments().command {
         Command::Serve(options) => {
-            return exit_code(Box::pin(serve(options)).await.map(|()| CliExit::Success), ExitCode::FAILURE);
+            return exit_code(Box::pin(serve(*options)).await.map(|()| CliExit::Success), ExitCode::FAILURE);
         }
         command => command,
     };
@@ -73,7 +73,7 @@ async fn run(
     stderr: &mut (dyn Write + Send),
 ) -> anyhow::Result<CliExit> {
     let exit = match command {
-        Command::Serve(options) => serve(options).await.map(|()| CliExit::Success),
+        Command::Serve(options) => Box::pin(serve(*options)).await.map(|()| CliExit::Success),
         Command::Explain(options) => options.run(BufReader::new(std::io::stdin()), stdout).await,
         Command::Output(options) => options.run(stdout, stderr).await,
         Command::Ready(options) => options.run(stdout, stderr).await,

@@ -1,5 +1,6 @@
 //! `writ serve`: flags, wiring and shutdown.
 
+mod gateway_flags;
 mod network_flags;
 mod retention_flags;
 mod spill_flags;
@@ -37,6 +38,7 @@ const API_SERVER_STARTUP_GRACE: Duration = Duration::from_secs(30);
 /// Maximum time to send the remaining spans when the process stops.
 const TRACE_FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
+use gateway_flags::GatewayFlags;
 use network_flags::NetworkFlags;
 use retention_flags::RetentionFlags;
 use spill_flags::SpillFlags;
@@ -115,6 +117,9 @@ pub struct Serve {
 
     #[command(flatten)]
     retention: RetentionFlags,
+
+    #[command(flatten)]
+    gateway: GatewayFlags,
 
     /// Address for /metrics, /healthz and /readyz over HTTP, for example 0.0.0.0:8081 in a Pod. With port 0, Writ uses
     /// a free port and logs its number [default: none].
@@ -231,10 +236,8 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     }
 
     let holder = new_holder_name();
-    let holders = Arc::new(join(&cluster, &holder, Duration::from_secs(options.lease_seconds)).await?);
+    let (holders, renewing) = join(&cluster, &holder, Duration::from_secs(options.lease_seconds)).await?;
     let (events, _publishing) = EventPublisher::start(&cluster, &holder);
-    let membership = Arc::clone(&holders);
-    let renewing = tokio::spawn(async move { membership.run().await });
     let stamping = RequesterTrustChecker::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
     let policies = Arc::new(PolicyCache::new(cluster.clone(), options.strict_policy_reads));
     let (stop, live) = (CancellationToken::new(), options.spill.start(options.state_directory()));
@@ -249,9 +252,10 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         limits: options.patience(),
         network: options.network.network(&cluster, &stop).await,
     });
-    measure(endpoints.as_ref(), &runner, &stamping, live);
-    let finished = options.retention.context(&cluster, store, &events);
+    measure(endpoints.as_ref(), &runner, &stamping, live.clone());
+    let finished = options.retention.context(&cluster, store.clone(), &events);
     let (watches, mut following) = start_watches(&cluster, &policies, &stop);
+    let gateway = options.gateway.start((&cluster, &stamping, &watches), (&live, store.as_ref())).await?;
     let shared = (&cluster, &policies, &watches);
     let others = start_other_controllers(shared, &runner, (&stamping, &events), machine_wakes, finished, &stop);
     let context = command_execution::Context {
@@ -267,8 +271,10 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     tracing::info!(holder, namespaces = describe_scope(&client_options), "writ serves");
 
     run_until_signal(&mut signals, &mut controller, &mut following).await?;
+    let draining = tokio::spawn(gateway_flags::stop(gateway));
     let others = async { tokio::join!(controller, others) };
     shut_down((&runner, &holders), Duration::from_secs(options.drain_seconds), &stop, others).await;
+    let _ = draining.await;
     renewing.abort();
     holders.release().await;
     tracing::info!("stopped");
@@ -360,12 +366,16 @@ fn describe_scope(options: &ClientOptions) -> String {
     if options.namespaces.is_empty() { "(all)".to_owned() } else { options.namespaces.join(",") }
 }
 
-/// Creates the Lease of this process. The Lease contains no address, because this process does not serve requests of
-/// other members yet.
-async fn join(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<Membership> {
+/// Creates the Lease of this process, and starts the task that renews it. The Lease contains no address, because this
+/// process does not serve requests of other members yet.
+async fn join(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<(Arc<Membership>, JoinHandle<()>)> {
     let namespace = cluster.own_namespace();
     let joined = Membership::join(cluster, OwnLease { namespace, name, duration, address: None }).await;
-    joined.with_context(|| format!("the Lease of this process cannot be written in namespace {namespace}"))
+    let joined =
+        joined.with_context(|| format!("the Lease of this process cannot be written in namespace {namespace}"))?;
+    let membership = Arc::new(joined);
+    let renewed = Arc::clone(&membership);
+    Ok((membership, tokio::spawn(async move { renewed.run().await })))
 }
 
 /// Waits for SIGTERM or ctrl-C.

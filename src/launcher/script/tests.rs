@@ -8,6 +8,18 @@ use words::Words;
 mod words;
 
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
+
+/// Returns the shells of [`SHELLS`] that this host has. Every host has a POSIX shell of some kind, and the tests on
+/// machines install the others.
+fn shells() -> Vec<&'static [&'static str]> {
+    let is_installed = |shell: &&&[&str]| {
+        let name = shell.first().unwrap();
+        ["/bin", "/usr/bin"].iter().any(|folder| std::path::Path::new(folder).join(name).exists())
+    };
+    let found: Vec<_> = SHELLS.iter().filter(is_installed).copied().collect();
+    assert!(!found.is_empty(), "none of {SHELLS:?} is installed");
+    found
+}
 /// Commands that session.sh lists before [`COMMANDS`] in its list of functions to unset.
 const OWN: [&str; 3] = [":", "[", "."];
 
@@ -54,7 +66,7 @@ fn shells_understand_every_script() {
     for (name, text) in texts {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        for shell in SHELLS {
+        for shell in shells() {
             let (program, words) = shell.split_first().unwrap();
             let output = Command::new(program).args(words).arg("-n").arg(file.path()).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);

@@ -104,6 +104,18 @@ impl LiveOutput {
         }
     }
 
+    /// Returns namespace and name of an execution that this process runs, or ran within the last 60 s.
+    pub fn name_of(&self, uid: &str) -> Option<(String, String)> {
+        self.registry.find(uid).map(|entry| (entry.namespace.clone(), entry.name.clone()))
+    }
+
+    /// Returns the lengths of both streams of an execution that this process runs, or ran within the last 60 s.
+    pub fn lengths(&self, uid: &str) -> Option<StreamOffsets> {
+        let entry = self.registry.find(uid)?;
+        let state = entry.state();
+        Some(StreamOffsets { stdout: state.streams.stdout.end(), stderr: state.streams.stderr.end() })
+    }
+
     /// Returns the memory, the disk space and the number of viewers of live output.
     pub fn usage(&self) -> LiveUsage {
         let shared = self.registry.shared();

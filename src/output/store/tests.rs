@@ -54,6 +54,19 @@ async fn what_was_changed_is_damaged_and_what_is_not_there_is_missing() {
 }
 
 #[tokio::test]
+async fn a_part_is_read_up_to_the_recorded_size() {
+    let (_folder, store) = folder();
+    store.put(&owner(), HELLO, b"hello".to_vec().into()).await.unwrap();
+    let read = async |offset, max| store.read_at(&owner(), &record(5, HELLO), offset, max).await.unwrap();
+    assert_eq!((read(0, 2).await, read(3, usize::MAX).await), ("he".into(), "lo".into()));
+    assert_eq!((read(5, 1).await, read(u64::MAX, 1).await, read(1, 0).await), ("".into(), "".into(), "".into()));
+    let shorter = store.read_at(&owner(), &record(9, HELLO), 3, 9).await;
+    assert!(matches!(shorter, Err(StoreError::Corrupt { .. } | StoreError::Failed { .. })), "{shorter:?}");
+    let missing = store.read_at(&OutputKey { uid: "0-11".to_owned(), ..owner() }, &record(5, HELLO), 0, 1).await;
+    assert!(matches!(missing, Err(StoreError::Missing)), "{missing:?}");
+}
+
+#[tokio::test]
 async fn all_of_an_execution_is_removed_and_nothing_of_another() {
     let (_folder, store) = folder();
     let other = OutputKey { uid: "0-10".to_owned(), ..owner() };

@@ -1,0 +1,313 @@
+//! Queued commands: create one or many.
+
+use std::collections::HashSet;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
+use futures::stream;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use kube::ResourceExt as _;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::CommandExecutionSpec;
+
+use super::execute::REPLAYED_HEADER;
+use super::machines::MachineQuery;
+use crate::gateway::body::{JsonBody, QueryOf};
+use crate::gateway::caller::Caller;
+use crate::gateway::create::{NewExecution, idempotency_key};
+use crate::gateway::error::{ApiError, EXECUTION_HEADER, ErrorBody};
+use crate::gateway::names::{check_namespace, command_id, is_uid};
+use crate::gateway::rights::CREATE;
+use crate::gateway::spec::{Fields, spec_for};
+use crate::gateway::state::{Gateway, MachineName};
+
+/// Maximum of `expires_in`, in seconds: 7 days, as `spec.startingDeadlineSeconds`.
+const MAX_EXPIRES_IN: u32 = 604_800;
+/// Maximum of `timeout`, in seconds, as `spec.timeoutSeconds`.
+const MAX_TIMEOUT: u32 = 86_400;
+/// Maximum number of Machines of a bulk call.
+const MAX_MACHINES: usize = 100;
+/// Maximum number of executions that one bulk call creates at the same time.
+const CONCURRENT_CREATES: usize = 8;
+
+/// Command to queue.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandRequest {
+    /// Name or UID of the Machine.
+    #[schema(examples("web-1"))]
+    pub machine: String,
+    /// The command, byte for byte as the `match` of a rule with values for its parameters.
+    #[schema(min_length = 1, max_length = 4096)]
+    pub command: String,
+    /// Action type. If absent, any rule may allow the command.
+    pub action_type: Option<String>,
+    /// Timeout of the command in seconds, 1 to 86400. Default: the timeout of the rule.
+    #[schema(minimum = 1, maximum = 86400)]
+    pub timeout: Option<u32>,
+    /// Time in seconds for which the command may wait for its start, 0 to 604800. Default 300.
+    #[schema(minimum = 0, maximum = 604800)]
+    pub expires_in: Option<u32>,
+    /// Reason for the request, for readers of the record.
+    #[schema(max_length = 1024)]
+    pub reason: Option<String>,
+}
+
+/// Command to queue on several Machines.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkRequest {
+    /// Names or UIDs of the Machines, 1 to 100.
+    #[schema(min_items = 1, max_items = 100)]
+    pub machines: Vec<String>,
+    /// The command, byte for byte as the `match` of a rule with values for its parameters.
+    #[schema(min_length = 1, max_length = 4096)]
+    pub command: String,
+    /// Action type. If absent, any rule may allow the command.
+    pub action_type: Option<String>,
+    /// Timeout of the command in seconds, 1 to 86400.
+    #[schema(minimum = 1, maximum = 86400)]
+    pub timeout: Option<u32>,
+    /// Time in seconds for which the command may wait for its start, 0 to 604800. Default 300.
+    #[schema(minimum = 0, maximum = 604800)]
+    pub expires_in: Option<u32>,
+    /// Reason for the request, for readers of the record.
+    #[schema(max_length = 1024)]
+    pub reason: Option<String>,
+}
+
+/// Answer for a queued command.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Accepted {
+    /// Id of the command.
+    pub command_id: String,
+    /// `pending`: read `GET /api/v1/commands/{id}` for its progress.
+    pub status: &'static str,
+    /// Sentence for people.
+    pub message: String,
+}
+
+/// Answer for one Machine of a bulk call.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct BulkAnswer {
+    /// Name or UID of the Machine, as in the request.
+    pub machine: String,
+    /// Id of the command. Absent if it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_id: Option<String>,
+    /// `pending`, or `failed` if the command was refused.
+    pub status: &'static str,
+    /// Sentence for people.
+    pub message: String,
+    /// Error, as the answer to a single call would have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Reason of the error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Returns the routes.
+pub fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::default().routes(routes!(create_command)).routes(routes!(create_commands))
+}
+
+/// Queues a command, also for a machine that is offline. Does not wait for it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/commands",
+    tag = "commands",
+    params(MachineQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 printable characters")),
+    request_body = CommandRequest,
+    responses(
+        (status = 202, description = "Queued", body = Accepted, headers(
+            ("Writ-Execution" = String, description = "Namespace and name of the execution, as `namespace/name`"),
+            ("Idempotency-Replayed" = String, description = "`true` if an earlier call with the key created it"))),
+        (status = 401, description = "No valid credential", body = ErrorBody),
+        (status = 403, description = "The caller may not run commands here", body = ErrorBody),
+        (status = 404, description = "No such Machine", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time", body = ErrorBody),
+        (status = 409, description = "The Idempotency-Key belongs to another request", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 422, description = "The request is malformed. The message names the field", body = ErrorBody),
+        (status = 429, description = "Too many commands or requests", body = ErrorBody),
+        (status = 500, description = "The gateway failed", body = ErrorBody),
+        (status = 503, description = "Nothing was queued: repeat the call", body = ErrorBody),
+    )
+)]
+async fn create_command(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    QueryOf(query): QueryOf<MachineQuery>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<CommandRequest>,
+) -> Result<Response, ApiError> {
+    let key = idempotency_key(&headers)?;
+    let CommandRequest { machine, command, action_type, timeout, expires_in, reason } = request;
+    let spec = queued_spec(&Queued { command, action_type, timeout, expires_in, reason })?;
+    let machine = gateway.machine_for(&caller, &machine, query.namespace.as_deref(), CREATE).await?;
+    let (id, replay) = queue(&gateway, &caller, &machine, spec, key.as_deref()).await?;
+    let mut response = (StatusCode::ACCEPTED, Json(accepted(&id))).into_response();
+    if let Ok(value) = HeaderValue::from_str(&id.replacen(':', "/", 1)) {
+        response.headers_mut().insert(EXECUTION_HEADER, value);
+    }
+    if replay {
+        response.headers_mut().insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Queues a command on several Machines. The answer has one entry for each Machine, in the order of the request.
+#[utoipa::path(
+    post,
+    path = "/api/v1/commands/bulk",
+    tag = "commands",
+    params(MachineQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 printable characters")),
+    request_body = BulkRequest,
+    responses(
+        (status = 202, description = "One answer for each Machine", body = Vec<BulkAnswer>),
+        (status = 401, description = "No valid credential", body = ErrorBody),
+        (status = 403, description = "The caller may not run commands here", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 422, description = "The request is malformed. The message names the field", body = ErrorBody),
+        (status = 429, description = "Too many requests", body = ErrorBody),
+        (status = 500, description = "The gateway failed", body = ErrorBody),
+        (status = 503, description = "Nothing was queued: repeat the call", body = ErrorBody),
+    )
+)]
+async fn create_commands(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    QueryOf(query): QueryOf<MachineQuery>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<BulkRequest>,
+) -> Result<Response, ApiError> {
+    let key = idempotency_key(&headers)?;
+    let BulkRequest { machines, command, action_type, timeout, expires_in, reason } = request;
+    let spec = queued_spec(&Queued { command, action_type, timeout, expires_in, reason })?;
+    let targets = find_targets(&gateway, &caller, machines, query.namespace.as_deref()).await?;
+    let one = |(id, target): (String, Result<MachineName, ApiError>)| {
+        let (gateway, caller, spec) = (&gateway, &caller, spec.clone());
+        let key = key.as_deref();
+        async move {
+            let queued = match target {
+                Ok(machine) => {
+                    let key = key.map(|key| format!("{key} {}", machine.name));
+                    queue(gateway, caller, &machine, spec, key.as_deref()).await.map(|(id, _)| id)
+                }
+                Err(error) => Err(error),
+            };
+            bulk_answer(id, queued)
+        }
+    };
+    let answers: Vec<BulkAnswer> = stream::iter(targets).map(one).buffered(CONCURRENT_CREATES).collect().await;
+    Ok((StatusCode::ACCEPTED, Json(answers)).into_response())
+}
+
+/// Finds the Machines of a bulk call before anything is created.
+///
+/// # Errors
+/// 403 if the caller may not create executions in the named namespace, 422 if a Machine is named twice, also by its name
+/// and its UID.
+async fn find_targets(
+    gateway: &Gateway,
+    caller: &Caller,
+    ids: Vec<String>,
+    namespace: Option<&str>,
+) -> Result<Vec<(String, Result<MachineName, ApiError>)>, ApiError> {
+    if ids.is_empty() || ids.len() > MAX_MACHINES {
+        return Err(ApiError::malformed(format!("machines must name 1 to {MAX_MACHINES} Machines")));
+    }
+    namespace.map_or(Ok(()), check_namespace)?;
+    if namespace.is_some() || ids.iter().any(|id| !is_uid(id)) {
+        let place = namespace.unwrap_or_else(|| gateway.cluster().own_namespace());
+        gateway.rights().require(caller, CREATE, place).await?;
+    }
+    let (mut targets, mut seen) = (Vec::new(), HashSet::new());
+    for id in ids {
+        let target = gateway.machine_for(caller, &id, namespace, CREATE).await;
+        let place = match &target {
+            Ok(machine) => (machine.namespace.clone(), machine.name.clone()),
+            Err(_) => (String::new(), id.clone()),
+        };
+        if !seen.insert(place) {
+            return Err(ApiError::malformed(format!("machines must not name {id:?} twice")));
+        }
+        targets.push((id, target));
+    }
+    Ok(targets)
+}
+
+fn bulk_answer(machine: String, queued: Result<String, ApiError>) -> BulkAnswer {
+    match queued {
+        Ok(id) => {
+            let accepted = accepted(&id);
+            let (status, message) = (accepted.status, accepted.message);
+            BulkAnswer { machine, command_id: Some(id), status, message, error: None, reason: None }
+        }
+        Err(error) => {
+            let body = *error.body;
+            BulkAnswer {
+                machine,
+                command_id: None,
+                status: "failed",
+                message: body.message,
+                error: Some(body.error),
+                reason: Some(body.reason),
+            }
+        }
+    }
+}
+
+/// Fields of a queued command.
+struct Queued {
+    command: String,
+    action_type: Option<String>,
+    timeout: Option<u32>,
+    expires_in: Option<u32>,
+    reason: Option<String>,
+}
+
+fn queued_spec(queued: &Queued) -> Result<CommandExecutionSpec, ApiError> {
+    if queued.timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
+        return Err(ApiError::malformed(format!("timeout must be 1 to {MAX_TIMEOUT} seconds")));
+    }
+    if queued.expires_in.is_some_and(|seconds| seconds > MAX_EXPIRES_IN) {
+        return Err(ApiError::malformed(format!("expires_in must be 0 to {MAX_EXPIRES_IN} seconds")));
+    }
+    let mut spec = spec_for(&Fields {
+        command: &queued.command,
+        action_type: queued.action_type.as_deref(),
+        timeout: queued.timeout,
+        reason: queued.reason.as_deref(),
+    })?;
+    if let Some(seconds) = queued.expires_in {
+        spec.starting_deadline_seconds = seconds;
+    }
+    Ok(spec)
+}
+
+/// Creates an execution on a Machine. Returns the id of the command, and true if an earlier call created it.
+async fn queue(
+    gateway: &Gateway,
+    caller: &Caller,
+    machine: &MachineName,
+    mut spec: CommandExecutionSpec,
+    key: Option<&str>,
+) -> Result<(String, bool), ApiError> {
+    spec.machine_ref.name.clone_from(&machine.name);
+    let created = gateway.create_execution(NewExecution { caller, machine, spec, key }).await?;
+    Ok((command_id(&machine.namespace, &created.execution.name_any()), created.is_replay))
+}
+
+fn accepted(id: &str) -> Accepted {
+    let message = format!("queued; GET /api/v1/commands/{id} shows its progress and its result");
+    Accepted { command_id: id.to_owned(), status: "pending", message }
+}

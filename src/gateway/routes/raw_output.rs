@@ -1,0 +1,344 @@
+//! One stream of an execution as raw bytes, and searches in it.
+
+use std::io;
+use std::ops::{Range, RangeInclusive};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures::stream;
+use http::header::{
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
+    IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, StatusCode};
+use kube::ResourceExt as _;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::CommandExecution;
+use crate::output::StreamKind;
+
+use super::existing_commands::read;
+use super::output::{SearchResult, search};
+use super::read_errors::ReadErrors;
+use crate::gateway::body::QueryOf;
+use crate::gateway::caller::Caller;
+use crate::gateway::caller_sockets::CallerPlaces;
+use crate::gateway::error::{ApiError, ErrorBody};
+use crate::gateway::grep::{Bounds, MAX_CONTEXT, MAX_MATCHES};
+use crate::gateway::output_source::{OutputSource, SourceRead};
+use crate::gateway::path::PathOf;
+use crate::gateway::range::{Selection, select};
+use crate::gateway::state::Gateway;
+
+/// Maximum number of bytes of one read. A download takes about twice this memory.
+const READ_BYTES: usize = 256 << 10;
+/// Header of a download: `true` if the command has ended, so that the stream no longer grows.
+const COMPLETE_HEADER: HeaderName = HeaderName::from_static("writ-output-complete");
+
+/// Search in a stream.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RawQuery {
+    /// Pattern (syntax of the Rust crate regex), 1 to 1024 bytes. The answer then has the lines that match it.
+    #[param(min_length = 1, max_length = 1024)]
+    pub grep: Option<String>,
+    /// Number of lines before each match, 0 to 50. Default 0.
+    #[param(maximum = 50)]
+    pub before: Option<usize>,
+    /// Number of lines after each match, 0 to 50. Default 0.
+    #[param(maximum = 50)]
+    pub after: Option<usize>,
+    /// Maximum number of matches, 1 to 1000. Default 100.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+    /// Offset at which the search begins. Default 0.
+    pub offset: Option<u64>,
+}
+
+impl RawQuery {
+    fn bounds(&self) -> Result<Bounds, ApiError> {
+        let has_bounds = self.before.is_some() || self.after.is_some() || self.limit.is_some() || self.offset.is_some();
+        if self.grep.is_none() && has_bounds {
+            return Err(ApiError::malformed(
+                "before, after, limit and offset need grep; for a part use the header Range",
+            ));
+        }
+        Ok(Bounds {
+            before: within("before", self.before, 0..=MAX_CONTEXT, 0)?,
+            after: within("after", self.after, 0..=MAX_CONTEXT, 0)?,
+            limit: within("limit", self.limit, 1..=MAX_MATCHES, 100)?,
+        })
+    }
+}
+
+/// Returns the routes.
+pub fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::default().routes(routes!(read_stdout)).routes(routes!(read_stderr))
+}
+
+/// Returns a parameter, or its default.
+fn within(
+    field: &str,
+    value: Option<usize>,
+    allowed: RangeInclusive<usize>,
+    default: usize,
+) -> Result<usize, ApiError> {
+    match value {
+        Some(value) if !allowed.contains(&value) => {
+            Err(ApiError::malformed(format!("{field} must be {} to {}", allowed.start(), allowed.end())))
+        }
+        value => Ok(value.unwrap_or(default)),
+    }
+}
+
+/// Reads standard output as bytes, or searches it.
+///
+/// While the command runs, the answer has the bytes so far. A single `Range` is possible.
+#[utoipa::path(
+    get,
+    path = "/api/v1/commands/{id}/output/stdout",
+    tag = "output",
+    params(
+        ("id" = String, Path, description = "NAMESPACE:NAME, or the UID"),
+        RawQuery,
+        ("Range" = Option<String>, Header, description = "bytes=FIRST-LAST"),
+    ),
+    responses(
+        (status = 200, description = "The bytes, or with grep a SearchResult", content(
+            (Vec<u8> = "application/octet-stream"), (SearchResult = "application/json"))),
+        (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"),
+        ReadErrors,
+        (status = 404, description = "No such command", body = ErrorBody),
+        (status = 410, description = "Bytes of the range are not available", body = ErrorBody),
+        (status = 416, description = "The stream has no byte in the range", body = ErrorBody),
+    )
+)]
+async fn read_stdout(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    PathOf(id): PathOf<String>,
+    QueryOf(query): QueryOf<RawQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    answer(&gateway, &caller, &id, StreamKind::Stdout, &query, &headers).await
+}
+
+/// Reads standard error as bytes, or searches it.
+///
+/// While the command runs, the answer has the bytes so far. A single `Range` is possible.
+#[utoipa::path(
+    get,
+    path = "/api/v1/commands/{id}/output/stderr",
+    tag = "output",
+    params(
+        ("id" = String, Path, description = "NAMESPACE:NAME, or the UID"),
+        RawQuery,
+        ("Range" = Option<String>, Header, description = "bytes=FIRST-LAST"),
+    ),
+    responses(
+        (status = 200, description = "The bytes, or with grep a SearchResult", content(
+            (Vec<u8> = "application/octet-stream"), (SearchResult = "application/json"))),
+        (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"),
+        ReadErrors,
+        (status = 404, description = "No such command", body = ErrorBody),
+        (status = 410, description = "Bytes of the range are not available", body = ErrorBody),
+        (status = 416, description = "The stream has no byte in the range", body = ErrorBody),
+    )
+)]
+async fn read_stderr(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    PathOf(id): PathOf<String>,
+    QueryOf(query): QueryOf<RawQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    answer(&gateway, &caller, &id, StreamKind::Stderr, &query, &headers).await
+}
+
+async fn answer(
+    gateway: &Gateway,
+    caller: &Caller,
+    id: &str,
+    stream: StreamKind,
+    query: &RawQuery,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let bounds = query.bounds()?;
+    let execution = read(gateway, caller, id).await?;
+    let places = gateway.caller_sockets().take(caller.name(), 1)?;
+    let source = OutputSource::find(&execution, stream)?;
+    if let Some(pattern) = &query.grep {
+        let result: Json<SearchResult> =
+            search(gateway, &source, pattern, bounds, query.offset.unwrap_or_default()).await?;
+        return Ok(result.into_response());
+    }
+    let (length, tag) = (source.length(gateway), entity_tag(&execution, stream));
+    let range = headers.get(RANGE).filter(|_| is_range_wanted(headers, tag.as_ref()));
+    let selection = select(range.and_then(|range| range.to_str().ok()), length);
+    let total = if source.has_ended() { length.to_string() } else { "*".to_owned() };
+    let (status, part) = match selection {
+        Selection::Whole => (StatusCode::OK, 0..length),
+        Selection::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
+        Selection::Nothing => return Ok(not_satisfiable(length)),
+    };
+    let has_ended = source.has_ended();
+    let download = Download { gateway: gateway.clone(), source, next: part.start, end: part.end, _places: places };
+    let mut response = (status, download.into_body().await?).into_response();
+    set_headers(response.headers_mut(), &part, status, &total);
+    let name = format!("attachment; filename=\"{}.{}\"", execution.name_any(), stream.as_str());
+    let complete = HeaderValue::from_static(if has_ended { "true" } else { "false" });
+    let disposition = HeaderValue::from_str(&name).ok();
+    for (header, value) in [(CONTENT_DISPOSITION, disposition), (ETAG, tag), (COMPLETE_HEADER, Some(complete))] {
+        if let Some(value) = value {
+            response.headers_mut().insert(header, value);
+        }
+    }
+    Ok(response)
+}
+
+fn set_headers(headers: &mut HeaderMap, part: &Range<u64>, status: StatusCode, total: &str) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+    let range = format!("bytes {}-{}/{total}", part.start, part.end.saturating_sub(1));
+    if status == StatusCode::PARTIAL_CONTENT
+        && let Ok(range) = HeaderValue::from_str(&range)
+    {
+        headers.insert(CONTENT_RANGE, range);
+    }
+}
+
+/// Returns the tag of a recorded stream: its digest. A running stream has none.
+fn entity_tag(execution: &CommandExecution, stream: StreamKind) -> Option<HeaderValue> {
+    let status = execution.status.as_ref().filter(|status| status.phase.is_finished())?;
+    let output = status.output.as_ref()?;
+    let record = match stream {
+        StreamKind::Stdout => &output.stdout,
+        StreamKind::Stderr => &output.stderr,
+    };
+    HeaderValue::from_str(&format!("\"{}\"", record.sha256)).ok()
+}
+
+/// Returns false if the client wants the range of another version of the stream only.
+fn is_range_wanted(headers: &HeaderMap, tag: Option<&HeaderValue>) -> bool {
+    headers.get(IF_RANGE).is_none_or(|condition| Some(condition) == tag)
+}
+
+fn not_satisfiable(length: u64) -> Response {
+    let message = format!("the stream has {length} bytes, and none of them is in the range");
+    let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "Range not satisfiable", "NoSuchRange", message);
+    ([(ACCEPT_RANGES, "bytes".to_owned()), (CONTENT_RANGE, format!("bytes */{length}"))], error).into_response()
+}
+
+/// A download in progress.
+struct Download {
+    gateway: Gateway,
+    source: OutputSource,
+    next: u64,
+    end: u64,
+    _places: CallerPlaces,
+}
+
+impl Download {
+    /// Returns the body. Reads the first bytes before, so that an error becomes an answer.
+    async fn into_body(mut self) -> Result<Body, ApiError> {
+        if self.next >= self.end {
+            return Ok(Body::empty());
+        }
+        let first = match self.read().await? {
+            SourceRead::Bytes(bytes) => bytes,
+            other => return Err(not_available(&other, self.next)),
+        };
+        let rest = stream::unfold(self, |mut download| async move {
+            if download.next >= download.end {
+                return None;
+            }
+            let part = match download.read().await {
+                Ok(SourceRead::Bytes(bytes)) => Ok(bytes),
+                // The length was announced, so the client notices that the body ends early.
+                Ok(other) => Err(io::Error::other(not_available(&other, download.next).body.message)),
+                Err(error) => Err(io::Error::other(error.body.message)),
+            };
+            if part.is_err() {
+                download.next = download.end;
+            }
+            Some((part, download))
+        });
+        let first = stream::once(async { Ok::<Bytes, io::Error>(first) });
+        Ok(Body::from_stream(futures::StreamExt::chain(first, rest)))
+    }
+
+    async fn read(&mut self) -> Result<SourceRead, ApiError> {
+        let left = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
+        let read = self.source.read(&self.gateway, self.next, left.min(READ_BYTES)).await?;
+        if let SourceRead::Bytes(bytes) = &read {
+            self.next += bytes.len() as u64;
+        }
+        Ok(read)
+    }
+}
+
+/// Returns the error for bytes that are not available.
+fn not_available(read: &SourceRead, offset: u64) -> ApiError {
+    let message = match read {
+        SourceRead::Gap { to, reason } => format!(
+            "the bytes {offset} to {} are not available ({reason}); GET /api/v1/commands/{{id}}/output has the others, \
+             or select them with the header Range",
+            to.saturating_sub(1)
+        ),
+        _ => format!("the stream no longer has a byte {offset}"),
+    };
+    ApiError::new(StatusCode::GONE, "Output not available", "OutputNotAvailable", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_of_a_search_are_checked_and_named() {
+        let query = |text: &str| serde_json::from_str::<RawQuery>(text).unwrap();
+        let bounds = query(r#"{"grep": "x", "before": 2}"#).bounds().unwrap();
+        assert_eq!((bounds.before, bounds.after, bounds.limit), (2, 0, 100));
+        for (text, field) in [
+            (r#"{"grep": "x", "before": 51}"#, "before "),
+            (r#"{"grep": "x", "after": 51}"#, "after "),
+            (r#"{"grep": "x", "limit": 0}"#, "limit "),
+            (r#"{"grep": "x", "limit": 1001}"#, "limit "),
+            (r#"{"offset": 1}"#, "before, after, limit and offset need grep"),
+        ] {
+            let error = query(text).bounds().unwrap_err();
+            assert!(error.body.message.starts_with(field), "{text}: {}", error.body.message);
+        }
+    }
+
+    #[test]
+    fn a_range_counts_only_for_the_version_that_the_client_has() {
+        let tag = HeaderValue::from_static("\"abc\"");
+        let mut headers = HeaderMap::new();
+        assert!(is_range_wanted(&headers, Some(&tag)) && is_range_wanted(&headers, None));
+        headers.insert(IF_RANGE, tag.clone());
+        assert!(is_range_wanted(&headers, Some(&tag)) && !is_range_wanted(&headers, None));
+        headers.insert(IF_RANGE, HeaderValue::from_static("\"other\""));
+        assert!(!is_range_wanted(&headers, Some(&tag)));
+    }
+
+    #[test]
+    fn a_part_is_announced_with_its_place_and_length() {
+        let mut headers = HeaderMap::new();
+        set_headers(&mut headers, &(3..10), StatusCode::PARTIAL_CONTENT, "*");
+        assert_eq!(headers.get(CONTENT_RANGE).unwrap(), "bytes 3-9/*");
+        assert_eq!(headers.get(CONTENT_LENGTH).unwrap(), "7");
+        let response = not_satisfiable(5);
+        assert_eq!(response.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(response.headers().get(CONTENT_RANGE).unwrap(), "bytes */5");
+    }
+}
