@@ -42,7 +42,7 @@ pub struct NewExecution<'a> {
     pub caller: &'a Caller,
     /// The Machine, which exists.
     pub machine: &'a MachineName,
-    /// What to run.
+    /// The command and its limits.
     pub spec: CommandExecutionSpec,
     /// Key of an idempotent call.
     pub key: Option<&'a str>,

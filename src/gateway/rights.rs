@@ -1,7 +1,7 @@
 //! Checks the rights of callers in a namespace. The gateway reads with its own rights, so it checks each caller first.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
@@ -11,8 +11,8 @@ use crate::cluster::{Cluster, Right};
 use super::caller::Caller;
 use super::error::ApiError;
 
-/// Time for which a granted right counts. The API server itself caches the answers of its authorizers for up to 10 s
-/// (identity.md: "works on for up to 10 s"). A refusal is never cached.
+/// Time for which a granted right counts. The API server itself caches the answers of its authorizers for up to 10 s. A
+/// refusal is never cached.
 const CACHED_FOR: Duration = Duration::from_secs(5);
 /// Maximum number of cached rights, about 100 bytes each. With more, the cache starts again.
 const MAX_CACHED: usize = 8192;
@@ -40,13 +40,13 @@ type Key = [u8; 32];
 /// Checks rights, and remembers granted rights for a few seconds.
 pub struct Rights {
     cluster: Cluster,
-    granted: Arc<Mutex<HashMap<Key, Instant>>>,
+    granted: Mutex<HashMap<Key, Instant>>,
 }
 
 impl Rights {
     /// Returns a checker without cached rights. `cluster` has the right to review rights.
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, granted: Arc::default() }
+        Self { cluster, granted: Mutex::default() }
     }
 
     /// Returns true if the caller has the right in the namespace.
@@ -92,7 +92,7 @@ impl Rights {
         )))
     }
 
-    fn granted(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Instant>> {
+    fn granted(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,6 +4,7 @@ mod changes;
 mod commands;
 mod docs;
 mod execute;
+mod execution_headers;
 mod existing_commands;
 mod explain;
 mod machine_history;

@@ -41,7 +41,7 @@ impl Gateway {
     /// Waits until the execution has ended, at most until `deadline`, and returns it as it is then.
     ///
     /// # Errors
-    /// The execution could not be read. [`ClusterError::NotFound`] if it was deleted.
+    /// 500 with `may_have_run` if the execution could not be read, 404 if it was deleted.
     pub async fn wait_for_end(
         &self,
         namespace: &str,

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use futures::stream;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,12 +16,12 @@ use utoipa_axum::routes;
 
 use crate::api::CommandExecutionSpec;
 
-use super::execute::REPLAYED_HEADER;
+use super::execution_headers::with_execution;
 use super::machines::MachineQuery;
 use crate::gateway::body::{JsonBody, QueryOf};
 use crate::gateway::caller::Caller;
-use crate::gateway::create::{NewExecution, idempotency_key};
-use crate::gateway::error::{ApiError, EXECUTION_HEADER, ErrorBody};
+use crate::gateway::create::{Created, NewExecution, idempotency_key};
+use crate::gateway::error::{ApiError, ErrorBody};
 use crate::gateway::names::{check_namespace, command_id, is_uid};
 use crate::gateway::rights::CREATE;
 use crate::gateway::spec::{Fields, spec_for};
@@ -152,15 +152,11 @@ async fn create_command(
     let CommandRequest { machine, command, action_type, timeout, expires_in, reason } = request;
     let spec = queued_spec(&Queued { command, action_type, timeout, expires_in, reason })?;
     let machine = gateway.machine_for(&caller, &machine, query.namespace.as_deref(), CREATE).await?;
-    let (id, replay) = queue(&gateway, &caller, &machine, spec, key.as_deref()).await?;
-    let mut response = (StatusCode::ACCEPTED, Json(accepted(&id))).into_response();
-    if let Ok(value) = HeaderValue::from_str(&id.replacen(':', "/", 1)) {
-        response.headers_mut().insert(EXECUTION_HEADER, value);
-    }
-    if replay {
-        response.headers_mut().insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    let created = queue(&gateway, &caller, &machine, spec, key.as_deref()).await?;
+    let name = created.execution.name_any();
+    let accepted = accepted(&command_id(&machine.namespace, &name));
+    let response = (StatusCode::ACCEPTED, Json(accepted)).into_response();
+    Ok(with_execution(response, &machine.namespace, &name, created.is_replay))
 }
 
 /// Queues a command on several Machines. The answer has one entry for each Machine, in the order of the request.
@@ -200,7 +196,8 @@ async fn create_commands(
             let queued = match target {
                 Ok(machine) => {
                     let key = key.map(|key| format!("{key} {}", machine.name));
-                    queue(gateway, caller, &machine, spec, key.as_deref()).await.map(|(id, _)| id)
+                    let queued = queue(gateway, caller, &machine, spec, key.as_deref()).await;
+                    queued.map(|created| command_id(&machine.namespace, &created.execution.name_any()))
                 }
                 Err(error) => Err(error),
             };
@@ -294,17 +291,16 @@ fn queued_spec(queued: &Queued) -> Result<CommandExecutionSpec, ApiError> {
     Ok(spec)
 }
 
-/// Creates an execution on a Machine. Returns the id of the command, and true if an earlier call created it.
+/// Creates an execution on a Machine.
 async fn queue(
     gateway: &Gateway,
     caller: &Caller,
     machine: &MachineName,
     mut spec: CommandExecutionSpec,
     key: Option<&str>,
-) -> Result<(String, bool), ApiError> {
+) -> Result<Created, ApiError> {
     spec.machine_ref.name.clone_from(&machine.name);
-    let created = gateway.create_execution(NewExecution { caller, machine, spec, key }).await?;
-    Ok((command_id(&machine.namespace, &created.execution.name_any()), created.is_replay))
+    gateway.create_execution(NewExecution { caller, machine, spec, key }).await
 }
 
 fn accepted(id: &str) -> Accepted {

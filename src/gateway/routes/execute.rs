@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use kube::ResourceExt as _;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use crate::api::{CommandExecution, CommandExecutionSpec};
 use crate::gateway::body::{JsonBody, QueryOf};
 use crate::gateway::caller::Caller;
 use crate::gateway::create::{Created, NewExecution, idempotency_key};
-use crate::gateway::error::{ApiError, EXECUTION_HEADER, ErrorBody};
+use crate::gateway::error::{ApiError, ErrorBody};
 use crate::gateway::outcome::refusal;
 use crate::gateway::path::PathOf;
 use crate::gateway::rights::CREATE;
@@ -27,14 +27,13 @@ use crate::gateway::spec::{Fields, spec_for};
 use crate::gateway::state::Gateway;
 use crate::gateway::view::ExecuteResult;
 
+use super::execution_headers::with_execution;
 use super::machines::MachineQuery;
 
 /// Default of `timeout`, in seconds.
 const DEFAULT_TIMEOUT: u32 = 30;
 /// Maximum of `timeout`, in seconds. Many proxies end an answer that takes longer.
 const MAX_TIMEOUT: u32 = 120;
-/// Header of an answer that an earlier call with the same Idempotency-Key has caused.
-pub const REPLAYED_HEADER: &str = "idempotency-replayed";
 
 /// Command to run now.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -123,17 +122,11 @@ async fn execute_command(
 /// Returns the answer for an execution that has ended, or whose caller waits no longer.
 fn response(execution: &CommandExecution, namespace: &str, seconds: u32, is_replay: bool) -> Response {
     let name = execution.name_any();
-    let mut response = match answer(execution, seconds) {
+    let response = match answer(execution, seconds) {
         Ok(result) => Json(result).into_response(),
         Err(error) => error.about(namespace, &name).into_response(),
     };
-    if let Ok(value) = HeaderValue::from_str(&format!("{namespace}/{name}")) {
-        response.headers_mut().insert(EXECUTION_HEADER, value);
-    }
-    if is_replay {
-        response.headers_mut().insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
-    }
-    response
+    with_execution(response, namespace, &name, is_replay)
 }
 
 /// Checks `timeout`.
