@@ -23,7 +23,7 @@ pub mod unknown_fields;
 pub mod whitelist;
 
 pub use api_key::{ApiKey, ApiKeyError};
-pub use command_execution::{CommandExecution, CommandExecutionSpec, WhenOffline};
+pub use command_execution::{CommandExecution, CommandExecutionSpec, SessionRequest, WhenOffline};
 pub use execution_receipt::{ExecutionReceipt, ExecutionReceiptSpec, FirstExecution, ReceiptRequester};
 pub use execution_status::{CommandExecutionStatus, Phase, Reason};
 pub use machine::{ExecutionMode, HostKeyPolicy, Machine, MachineSpec};

@@ -77,6 +77,7 @@
 //!   sh on the machine.
 //! - [`launcher`]: the shell program that starts commands on machines, and its protocol. Pure.
 //! - [`cluster`]: calls to the API server, each with a deadline.
+//! - [`interactive`]: connects the client of an interactive execution with the task that runs its command.
 //! - [`fleet`]: connections to machines: credentials, pool, probes, the pin of a host key on first use, the state of
 //!   each Machine. Runs no commands.
 //! - [`runner`]: runs executions: queues, and tasks that claim, launch, follow, adopt and record.
@@ -116,6 +117,8 @@ pub mod fairness;
 pub mod fleet;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(feature = "operator")]
+pub mod interactive;
 #[cfg(feature = "operator")]
 pub mod launcher;
 pub mod machine;

@@ -6,6 +6,7 @@
 //!                                           +-> LiveOutput: memory, spill file -+-> viewers
 //!                                                                               +-> Upload (if the status cannot
 //!                                                                                   show all) -> Store
+//!                                           +-> SessionRecorder (only of a session) -> RecordingUpload -> Store
 //! ```
 //!
 //! # Guarantees
@@ -19,15 +20,21 @@
 //!    - Redaction: for each stream, the unfinished line (at most 64 KiB) and the memory of
 //!      [`LineRedactor`](crate::policy::LineRedactor).
 //!    - [`Store`]: at most 18 MiB, and only for output that the status cannot show whole.
+//!    - Recording of a session: about 1 MiB, or about 6 MiB if the store is a bucket.
 //!    - Viewers: 64 MiB for all commands together (see [`LiveOutput`]).
 
 mod budget;
 mod capture;
 mod inline;
+mod input_redactor;
 mod live;
+mod object_upload;
 mod progress;
 mod recorder;
+mod recording;
+mod recording_upload;
 mod redact;
+mod session_recorder;
 mod store;
 mod upload;
 
@@ -38,6 +45,7 @@ pub use live::{
 };
 pub use progress::Progress;
 pub use recorder::{CapturedOutput, Recorder};
+pub use recording::SessionHeader;
 pub use store::{Store, StoreError, state_directory};
 
 /// Maximum size of a stream's text in the status, in bytes of JSON. The default of a rule is half of this maximum. With

@@ -48,7 +48,8 @@ mod wording;
 use crate::programs::{base_name, environment, is_plain_path, launchers};
 
 pub use command_line::{
-    CommandWords, command_line, command_path, command_words, marked_command_line, quote, removed_variables,
+    CommandWords, StandardInput, command_line, command_path, command_words, marked_command_line, quote,
+    removed_variables,
 };
 pub use compile::{CompiledWhitelist, DEFAULT_ACTION_TYPE, InvalidRule, compile};
 pub use decide::decide;

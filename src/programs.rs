@@ -1,12 +1,13 @@
 //! Describes programs on machines: their names, options, arguments and environment variables. Pure.
 //!
-//! This module also finds the commands that launchers such as `sudo` start. [`policy`](crate::policy) uses this module
-//! to check rules of Whitelists and to match Deny rules.
+//! This module also finds the commands that launchers such as `sudo` start, and the programs that give a shell.
+//! [`policy`](crate::policy) uses this module to check rules of Whitelists and to match Deny rules.
 
 pub(crate) mod environment;
 pub(crate) mod flags;
 pub(crate) mod launchers;
 mod names;
+pub(crate) mod shells;
 pub(crate) mod table;
 
 /// Maximum number of words in an argument vector.

@@ -56,6 +56,7 @@ use crate::api::{CommandExecution, Machine};
 use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Membership, PolicyCache, RequesterTrustChecker};
 use crate::execution::{QueueFact, RunnerFact};
 use crate::fleet::{Fleet, LoginLimiter, MachineWakes, Machines, Prober, SettingsChange, choose, key_of};
+use crate::interactive::InteractiveClients;
 use crate::machine::MachineObservation;
 use crate::ssh::AddressPolicy;
 use crate::telemetry::metrics;
@@ -150,6 +151,7 @@ impl Runner {
             stamping,
             holders,
             outputs,
+            interactive: InteractiveClients::default(),
             spool,
             fleet,
             limits,
@@ -209,6 +211,16 @@ impl Runner {
     /// - The runner shuts down.
     pub fn adopt(&self, queued: QueuedExecution) {
         self.dispatcher.adopt(queued);
+    }
+
+    /// Returns the registry of the clients of interactive executions.
+    pub fn interactive_clients(&self) -> &InteractiveClients {
+        &self.context().interactive
+    }
+
+    /// Returns true if the client of an interactive execution is connected to this process.
+    pub fn has_client(&self, namespace: &str, name: &str) -> bool {
+        self.context().interactive.is_connected(namespace, name)
     }
 
     /// Removes a queued or refused execution. An execution that is connecting or running is not changed.

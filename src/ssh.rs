@@ -40,4 +40,4 @@ pub use error::{ConnectError, LoginRefusal};
 pub use host_key::{HostKeyConfig, HostKeyConfigError, HostKeyVerifier, VerifiedBy, VerifiedHostKey};
 pub use network::{AddressPolicy, AddressRefusal, Cidr, CidrError};
 pub use scan::{ScannedKey, scan};
-pub use session::{Session, SessionEvent, Signal};
+pub use session::{Session, SessionEvent, Signal, TerminalSize};

@@ -6,6 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use writ::{api, policy};
 
+#[path = "../../src/policy/tests/known_patterns.rs"]
+mod known_patterns;
 #[path = "../../src/policy/tests/model.rs"]
 mod model;
 #[path = "../../src/policy/tests/oracle.rs"]

@@ -142,6 +142,14 @@ pub struct CommandExecutionSpec {
     #[serde(default)]
     pub when_offline: WhenOffline,
 
+    /// Interactive session: a client of the gateway that types input and reads output while the command runs. Only the
+    /// gateway may set it, for the exec endpoint. The API server refuses it from everybody else. Only a rule with
+    /// `interactive: true` can allow such an execution. The command runs in Direct mode. If no client is connected 30
+    /// seconds after the gateway created the execution, nothing runs (LaunchFailed, reason NoSession). If absent, the
+    /// command has no terminal and no input. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionRequest>,
+
     /// TTL of a finished execution, in seconds from `status.completionTime`, 0 to 31536000 (365 days). Default: `writ
     /// serve --default-ttl-seconds`. If neither is set, the object stays until somebody deletes it. Cannot be changed.
     ///
@@ -190,6 +198,43 @@ pub enum WhenOffline {
     /// execution entered the queue. If the machine is suspended, the execution is Expired at once, reason
     /// MachineSuspended.
     Fail,
+}
+
+/// Terminal of an interactive session.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionRequest {
+    /// Request for a terminal. Default false: the command then has pipes, and its standard error stays separate from
+    /// its standard output.
+    #[serde(default)]
+    pub tty: bool,
+
+    /// Width of the terminal at the start, in columns, 1 to 1000, default 80. Ignored without `tty`.
+    #[serde(default = "default_columns")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub columns: u16,
+
+    /// Height of the terminal at the start, in rows, 1 to 1000, default 24. Ignored without `tty`.
+    #[serde(default = "default_rows")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub rows: u16,
+}
+
+impl Default for SessionRequest {
+    /// Returns a session without a terminal. Its size is 80 columns and 24 rows.
+    fn default() -> Self {
+        Self { tty: false, columns: default_columns(), rows: default_rows() }
+    }
+}
+
+/// Returns the default of `session.columns`: the width of a VT100.
+fn default_columns() -> u16 {
+    80
+}
+
+/// Returns the default of `session.rows`: the height of a VT100.
+fn default_rows() -> u16 {
+    24
 }
 
 /// Request by the name of a rule, with values for its parameters.
@@ -308,6 +353,7 @@ impl CommandExecutionSpec {
             timeout_seconds: None,
             starting_deadline_seconds: DEFAULT_STARTING_DEADLINE_SECONDS,
             when_offline: WhenOffline::default(),
+            session: None,
             ttl_seconds_after_finished: None,
             cancel_requested: false,
             requested_by: None,

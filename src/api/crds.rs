@@ -199,6 +199,7 @@ fn immutable_spec() -> ValidationRule {
         "timeoutSeconds",
         "startingDeadlineSeconds",
         "whenOffline",
+        "session",
         "ttlSecondsAfterFinished",
         "requestedBy",
     ];

@@ -17,7 +17,7 @@ mod reason;
 pub use claim::{Claim, MAX_DIRECTORY_LENGTH, MAX_ID_LENGTH, MachineRecord, RemoteRecord};
 pub use creation::CreationRecord;
 pub use decision::{DecisionRecord, ObjectRecord, OutputBounds};
-pub use output::{Encoding, IncompleteReason, OutputHolder, OutputRecord, StreamRecord};
+pub use output::{Encoding, IncompleteReason, OutputHolder, OutputRecord, RecordingRecord, StreamRecord};
 pub use phase::Phase;
 pub use reason::Reason;
 

@@ -163,10 +163,23 @@ pub struct WhitelistRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<TimeoutLimits>,
 
-    /// Permission for a terminal and standard input. Default false. Writ records the permission in the decision, but
-    /// does not support requests for a terminal yet.
+    /// Permission for interactive sessions: a terminal and standard input for this command, through the exec endpoint
+    /// of the gateway. Default false. No rule matches the input that a person types, and Writ does not check it. If
+    /// `run` gives a shell, the person can therefore run anything. Other requests for the rule run without input.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interactive: bool,
+
+    /// Content of the input in the recording of a session. Default false: the recording then has only the time and the
+    /// size of each input. With true, the recording also has each byte that a person types, and therefore passwords.
+    /// `writ lint` warns about it. Needs `interactive: true`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record_input: bool,
+
+    /// Statement of the author that this interactive program is meant to give a shell. Default false. `writ lint` warns
+    /// about an interactive program that gives a shell, unless this field is true. Decisions ignore it. Needs
+    /// `interactive: true`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interactive_shell: bool,
 
     /// Limits on the size of the output, and on the wait for its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::{Value, json};
 
-use crate::api::Reason;
 use crate::api::command_execution::{Requester, RuleRequest};
 use crate::api::whitelist::Effect;
+use crate::api::{Reason, SessionRequest};
 use crate::policy::{self, CommandForm, Denial, Identity, Request, RuleSet, Verdict};
 
 use super::CliExit;
@@ -91,6 +91,10 @@ pub struct Explain {
     #[arg(long, value_name = "SECONDS")]
     timeout_seconds: Option<u32>,
 
+    /// Request an interactive session, as the exec endpoint of the gateway does.
+    #[arg(long)]
+    session: bool,
+
     /// Use the words as an argument vector (spec.argv), not as a text (spec.command).
     #[arg(long, conflicts_with_all = ["rule", "json_lines"])]
     argv: bool,
@@ -108,8 +112,8 @@ pub struct Explain {
     whitelist: Option<String>,
 
     /// Read requests from standard input, one JSON object per line, and answer each with one line. Fields: command,
-    /// argv or rule {name, parameters, whitelist}; actionType, environment, timeoutSeconds, machineLabels, requestedBy
-    /// {username, groups}. If a field is absent, the value of the flag is used.
+    /// argv or rule {name, parameters, whitelist}; actionType, environment, timeoutSeconds, session {tty, columns,
+    /// rows}, machineLabels, requestedBy {username, groups}. If a field is absent, the value of the flag is used.
     #[arg(long, conflicts_with = "words")]
     json_lines: bool,
 
@@ -206,6 +210,7 @@ impl Explain {
             action_type: self.action_type.clone(),
             environment: self.environment.iter().cloned().collect(),
             timeout_seconds: self.timeout_seconds,
+            session: self.session.then(SessionRequest::default),
             ..RequestInput::default()
         }
     }
@@ -248,6 +253,7 @@ impl Explain {
         RequestInput {
             action_type: input.action_type.or(defaults.action_type),
             timeout_seconds: input.timeout_seconds.or(defaults.timeout_seconds),
+            session: input.session.or(defaults.session),
             environment,
             ..input
         }

@@ -317,5 +317,6 @@ fn work(live: &CommandExecution) -> QueuedExecution {
         created: live.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
         wait: AllowedWait::Machine,
         requester: String::new(),
+        is_interactive: live.spec.session.is_some(),
     }
 }

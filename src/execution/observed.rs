@@ -27,6 +27,8 @@ pub struct Observed<'a> {
     pub identity: Identity<'a>,
     /// State of the execution in the runner of this process.
     pub runner: RunnerFact,
+    /// True if the client of an interactive execution is connected to this process. Ignored for other executions.
+    pub has_client: bool,
     /// Load of the execution's machine.
     pub queue: QueueFact,
     /// Holder of the execution's claim. Ignored if there is no claim.

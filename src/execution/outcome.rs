@@ -59,6 +59,13 @@ pub enum StopCause {
     Timeout,
     /// Somebody set `spec.cancelRequested` or deleted the execution.
     Cancel,
+    /// The client of an interactive execution left.
+    ClientLeft,
+    /// An interactive execution had neither input nor output for this time.
+    Idle {
+        /// The limit, in seconds.
+        seconds: u64,
+    },
     /// The command wrote more output than its limit allows.
     OutputLimit {
         /// The output limit, in bytes of both streams together.
@@ -230,6 +237,10 @@ fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
             (None, None) => "ran longer than decision.timeoutSeconds".to_owned(),
         },
         StopCause::Cancel => "was cancelled".to_owned(),
+        StopCause::ClientLeft => "lost the client of its interactive session".to_owned(),
+        StopCause::Idle { seconds } => {
+            format!("had no input and no output for {seconds} s (writ serve --interactive-idle-seconds)")
+        }
         StopCause::OutputLimit { maximum_bytes } => {
             format!("wrote more than decision.output.maximumBytes ({maximum_bytes} bytes)")
         }
@@ -250,8 +261,8 @@ fn stopped_phase(
         "processes that it left behind may still run"
     };
     let (phase, request) = match cause {
-        StopCause::Timeout => (Phase::TimedOut, ", received a stop request"),
-        StopCause::Cancel => (Phase::Cancelled, ", received a stop request"),
+        StopCause::Timeout | StopCause::Idle { .. } => (Phase::TimedOut, ", received a stop request"),
+        StopCause::Cancel | StopCause::ClientLeft => (Phase::Cancelled, ", received a stop request"),
         // The message mentions no stop request, because the command perhaps ended before the request reached it.
         StopCause::OutputLimit { .. } => (Phase::Failed, ""),
     };
@@ -277,7 +288,9 @@ fn stopped_phase(
     };
     match cause {
         StopCause::OutputLimit { .. } => (phase, Reason::OutputLimitExceeded, message),
-        StopCause::Timeout | StopCause::Cancel => (phase, reason, message),
+        StopCause::Timeout | StopCause::Cancel | StopCause::ClientLeft | StopCause::Idle { .. } => {
+            (phase, reason, message)
+        }
     }
 }
 

@@ -25,6 +25,8 @@ const REQUEUE_IDENTITY: Duration = Duration::from_secs(3);
 const REQUEUE_RECEIPT: Duration = Duration::from_secs(10);
 /// Requeue delay for a claimed execution whose holder is perhaps lost.
 const REQUEUE_HOLDER: Duration = Duration::from_secs(5);
+/// Maximum wait for the client of an interactive execution, from the creation of the execution.
+const CLIENT_GRACE: Duration = Duration::from_secs(30);
 
 /// Message of an execution that Writ has read but not decided yet.
 const UNDECIDED: &str = "not decided yet: Writ waits some seconds for the Machine, for a rule that allows the request, or for a check of the requester";
@@ -298,7 +300,7 @@ fn evaluate_policy(observed: &Observed<'_>) -> Plan {
         Verdict::Allow(decision) => {
             match space::problem(&observed.size, observed.execution.status.as_ref(), &decision) {
                 Some(problem) => reject(observed, Reason::ObjectTooLarge, &problem),
-                None => plan_queued(observed, machine, &decision),
+                None => wait_for_client(observed).unwrap_or_else(|| plan_queued(observed, machine, &decision)),
             }
         }
         // The decision can change when the requester is verified, so the plan only requeues the execution.
@@ -324,6 +326,34 @@ fn missing_machine_message(execution: &CommandExecution, nearest: Option<&str>) 
          machines lists those that exist); create another CommandExecution that names one of them, or create the Machine and then another \
          CommandExecution"
     )
+}
+
+/// Returns the plan for an interactive execution whose client is not connected to this process, or `None`.
+///
+/// The process with the client puts the execution into its queue, and reports phase Queued if the wait is long. Another
+/// process therefore ends an execution for its missing client only if no process has queued it.
+fn wait_for_client(observed: &Observed<'_>) -> Option<Plan> {
+    if observed.execution.spec.session.is_none() || observed.has_client {
+        return None;
+    }
+    let left = CLIENT_GRACE.saturating_sub(age(observed));
+    let is_queued_elsewhere = observed.execution.phase() == Phase::Queued;
+    Some(match observed.runner {
+        RunnerFact::Idle if is_queued_elsewhere => Plan { requeue: Some(requeue_delay(observed)), ..Plan::default() },
+        RunnerFact::Idle if !left.is_zero() => {
+            Plan { requeue: Some(left + Duration::from_millis(10)), ..Plan::default() }
+        }
+        RunnerFact::Idle => {
+            let seconds = CLIENT_GRACE.as_secs();
+            let message =
+                format!("no client connected to the interactive execution within {seconds} s; nothing was sent");
+            finish(observed, Phase::LaunchFailed, Reason::NoSession, &message)
+        }
+        _ => {
+            let message = "the client left before the command started; nothing was sent";
+            finish(observed, Phase::LaunchFailed, Reason::NoSession, message)
+        }
+    })
 }
 
 /// Plans an allowed execution: Writ puts it into the queue of its machine, and the status names the reason for the

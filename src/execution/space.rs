@@ -20,9 +20,9 @@ use crate::policy::Decision;
 const MAX_OBJECT_BYTES: usize = 1_572_864 - 65_536;
 /// Space for the smallest complete result, in bytes: a short message and all other fields, without the text of the
 /// output. Includes the entries of these fields in `metadata.managedFields`.
-const SMALLEST_RESULT: usize = 4096;
-/// Space for long messages, in bytes. A message has at most 2048 characters of at most six bytes. For each stream, the
-/// reason why the stream was not stored has at most 256 bytes.
+const SMALLEST_RESULT: usize = 4608;
+/// Space for long messages, in bytes. A message has at most 2048 characters of at most six bytes. For each stream
+/// and for the recording, the reason why it was not stored has at most 256 characters.
 const MESSAGES: usize = 18_432;
 /// Minimum size of a large object, in bytes. In a large object, a claim reserves space for the largest result. In a
 /// smaller object, a claim reserves space only for the smallest result, so that writes to etcd stay small.
@@ -144,6 +144,9 @@ pub fn reduce(status: &mut CommandExecutionStatus, step: u32, why: &str) -> bool
             if let Some(output) = &mut status.output {
                 output.held_by.clear();
                 (output.stdout.not_stored, output.stderr.not_stored) = (None, None);
+                if let Some(recording) = &mut output.recording {
+                    recording.not_stored = None;
+                }
             }
             true
         }

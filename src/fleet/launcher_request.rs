@@ -144,7 +144,7 @@ async fn exchange(
             }
             SessionEvent::ExitCode(code) => unexpected.exited(code),
             SessionEvent::Signal(signal) => unexpected.signalled(&signal),
-            SessionEvent::Started => {}
+            SessionEvent::Started | SessionEvent::Written => {}
             SessionEvent::Refused => return Err(LauncherError::Refused(REFUSED.to_owned())),
             SessionEvent::Closed if is_refused_cut(&reply, unexpected.exit_code()) => {
                 return Ok(Answer::Refused(RequestRefusal::Cut));

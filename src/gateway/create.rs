@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::api::{CommandExecution, CommandExecutionSpec};
 use crate::cluster::{ActingError, AsRequester, ClusterError};
 use crate::execution::digest;
+use crate::interactive::InteractiveClient;
 
 use super::caller::Caller;
 use super::error::ApiError;
@@ -34,6 +35,8 @@ pub struct Created {
     pub end: EndWatch,
     /// True if an earlier call with the same Idempotency-Key created it.
     pub is_replay: bool,
+    /// Client of an interactive execution, from before its creation. `None` for other executions.
+    pub client: Option<InteractiveClient>,
 }
 
 /// Request to create an execution.
@@ -110,20 +113,34 @@ impl Gateway {
             None => NewName::unique(self.cluster().now(), Uuid::new_v4().as_u128()),
         };
         let end = self.watch_end(namespace, &name.name);
+        // Before the creation, because the controllers let the execution start only with its client.
+        let client = match spec.session {
+            Some(_) => Some(
+                self.interactive()
+                    .connect(namespace, &name.name)
+                    .map_err(|error| ApiError::unavailable(error.to_string()).about(namespace, &name.name))?,
+            ),
+            None => None,
+        };
         if key.is_some()
             && let Some(execution) = self.find_replayed(caller, namespace, &name.name, &spec).await?
         {
-            return Ok(Created { execution, end: end.without_viewer(), is_replay: true });
+            return Ok(Created { execution, end: end.without_viewer(), is_replay: true, client: None });
         }
         let counted = self.count_command(caller, 1)?;
         let own = OwnName { caller, namespace, name: &name, spec: &spec };
         match self.create_once(&requester, &own).await {
-            CreateOutcome::Created(execution) => Ok(Created { execution: *execution, end, is_replay: false }),
+            CreateOutcome::Created(execution) => Ok(Created { execution: *execution, end, is_replay: false, client }),
             CreateOutcome::Taken if key.is_some() => {
                 self.rate().give_back(&caller.rate_key(), counted);
                 let replayed = self.find_replayed(caller, namespace, &name.name, &spec).await?;
                 let gone = || ApiError::unavailable("the execution of this Idempotency-Key has just been deleted");
-                Ok(Created { execution: replayed.ok_or_else(gone)?, end: end.without_viewer(), is_replay: true })
+                Ok(Created {
+                    execution: replayed.ok_or_else(gone)?,
+                    end: end.without_viewer(),
+                    is_replay: true,
+                    client: None,
+                })
             }
             CreateOutcome::Refused(error) => {
                 self.rate().give_back(&caller.rate_key(), counted);

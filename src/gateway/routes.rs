@@ -3,6 +3,7 @@
 mod changes;
 mod commands;
 mod docs;
+mod exec;
 mod execute;
 mod execution_headers;
 mod existing_commands;
@@ -13,6 +14,7 @@ mod me;
 mod output;
 mod raw_output;
 mod read_errors;
+mod recording;
 mod rules;
 mod scope;
 mod streams;
@@ -36,8 +38,10 @@ pub fn api() -> OpenApiRouter<Gateway> {
         .merge(explain::routes())
         .merge(me::routes())
         .merge(streams::routes())
+        .merge(exec::routes())
         .merge(output::routes())
         .merge(raw_output::routes())
+        .merge(recording::routes())
         .merge(changes::routes())
 }
 

@@ -72,7 +72,11 @@ fn check_action_type(action_type: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_reason(reason: &str) -> Result<(), ApiError> {
+/// Checks a reason.
+///
+/// # Errors
+/// The reason is too long.
+pub fn check_reason(reason: &str) -> Result<(), ApiError> {
     if reason.chars().count() > MAX_REASON {
         return Err(ApiError::malformed(format!("reason must have at most {MAX_REASON} characters")));
     }

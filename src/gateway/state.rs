@@ -8,6 +8,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::api::{CommandExecution, Machine};
 use crate::cluster::{Acting, Cluster, ClusterError, PolicyCache, RequesterTrustChecker, SharedWatch, Slim};
+use crate::interactive::InteractiveClients;
 use crate::output::{LiveOutput, Store};
 
 use super::caller::Caller;
@@ -30,6 +31,8 @@ pub struct GatewayParts {
     pub stamping: RequesterTrustChecker,
     /// Output of running commands.
     pub live: LiveOutput,
+    /// Clients of interactive executions.
+    pub interactive: InteractiveClients,
     /// Store of outputs that do not fit into a status. `None` if there is no store.
     pub store: Option<Store>,
     /// Watch of all Machines.
@@ -65,6 +68,7 @@ struct Inner {
     policies: Arc<PolicyCache>,
     stamping: RequesterTrustChecker,
     live: LiveOutput,
+    interactive: InteractiveClients,
     store: Option<Store>,
     machines: SharedWatch<Slim<Machine>>,
     unfinished: SharedWatch<Slim<CommandExecution>>,
@@ -99,7 +103,7 @@ impl Gateway {
         sockets: Sockets,
         origins: OriginPolicy,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let GatewayParts { cluster, stamping, live, store, machines, unfinished, settings } = parts;
+        let GatewayParts { cluster, stamping, live, interactive, store, machines, unfinished, settings } = parts;
         let (ends, follow) = Ends::new(&unfinished);
         let inner = Inner {
             acting: Acting::new(cluster.clone(), settings.extra_keys.clone()),
@@ -112,6 +116,7 @@ impl Gateway {
             cluster,
             stamping,
             live,
+            interactive,
             store,
             machines,
             unfinished,
@@ -149,6 +154,11 @@ impl Gateway {
     /// Returns the output of running commands.
     pub fn live(&self) -> &LiveOutput {
         &self.inner.live
+    }
+
+    /// Returns the clients of interactive executions.
+    pub fn interactive(&self) -> &InteractiveClients {
+        &self.inner.interactive
     }
 
     /// Returns the store of outputs.

@@ -68,6 +68,8 @@ pub struct CommandView {
     pub execution_time: Option<f64>,
     /// Duration of the command in milliseconds.
     pub duration_ms: Option<i64>,
+    /// True if the command was an interactive session whose recording was stored. `/recording` has it.
+    pub has_recording: bool,
 }
 
 /// Result of a command that ended by itself.
@@ -108,6 +110,8 @@ impl CommandView {
         let decided = status.decision.as_ref().map(|decision| decision.action_type.clone());
         let created = execution.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let (stdout, stderr) = streams(&status);
+        let recording = status.output.as_ref().and_then(|output| output.recording.as_ref());
+        let has_recording = recording.is_some_and(|recording| recording.stored);
         Self {
             command_id: command_id(&namespace, &execution.name_any()),
             uid: execution.uid().unwrap_or_default(),
@@ -130,6 +134,7 @@ impl CommandView {
             exit_code: status.exit_code,
             execution_time: status.duration_ms.map(seconds),
             duration_ms: status.duration_ms,
+            has_recording,
             message: status.message,
             stdout: status.stdout,
             stderr: status.stderr,

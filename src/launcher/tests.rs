@@ -39,6 +39,7 @@ fn decision(argv: &[&str]) -> DecisionRecord {
         environment: BTreeMap::new(),
         timeout_seconds: 86_400,
         interactive: false,
+        record_input: false,
         output: OutputBounds::default(),
         redact: Vec::new(),
         minimum_retention_seconds: None,

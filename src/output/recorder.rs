@@ -11,13 +11,17 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::execution_status::StreamRecord;
+use crate::api::execution_status::{RecordingRecord, StreamRecord};
 use crate::policy::Redaction;
 
 use super::capture::Capture;
 use super::live::{LiveClaim, Publisher, Room};
+use super::recording::SessionHeader;
+use super::recording_upload::RecordingUpload;
+use super::session_recorder::SessionRecorder;
 use super::store::Store;
 use super::upload::{Digests, Upload, UploadTimeouts};
 use super::{PerStream, StreamKind};
@@ -40,6 +44,8 @@ pub struct CapturedOutput {
     pub stdout_record: StreamRecord,
     /// Record of the whole standard error.
     pub stderr_record: StreamRecord,
+    /// Record of the recording. `None` if the command was no interactive session.
+    pub recording: Option<RecordingRecord>,
 }
 
 /// Recorder of the output of one command.
@@ -49,6 +55,9 @@ pub struct Recorder {
     live: Publisher,
     /// `None` if there is no store.
     upload: Option<Upload>,
+    /// `None` if the command is no interactive session.
+    session: Option<Box<SessionRecorder>>,
+    redaction: Redaction,
     /// Remaining part of [`DISK_PATIENCE`].
     disk_patience: Duration,
 }
@@ -75,7 +84,43 @@ impl Recorder {
             },
             live: claim.publish(store.is_some()),
             upload: store.map(|store| Upload::new(store, claim.key().clone(), timeouts)),
+            session: None,
+            redaction: redaction.clone(),
             disk_patience: DISK_PATIENCE,
+        }
+    }
+
+    /// Records the command as an interactive session. The recording has all output from now on, redacted, so call this
+    /// function before the first [`Self::push`]. Its time starts now. A second call starts a new recording.
+    ///
+    /// The recording is stored next to the streams, also if the status shows the whole output.
+    pub fn record_session(&mut self, header: SessionHeader) {
+        let target = self.upload.as_ref().map(Upload::target);
+        let upload = target.map(|(store, key, timeouts)| RecordingUpload::new(store, key, timeouts));
+        self.session = Some(Box::new(SessionRecorder::new(&header, &self.redaction, upload)));
+    }
+
+    /// Records an input of the session: its time and size, and its bytes only if the header says so. Without a session,
+    /// does nothing. Waits at most 3 s if the store is slow.
+    pub async fn session_input(&mut self, bytes: &[u8]) {
+        if let Some(session) = &mut self.session {
+            session.input(bytes).await;
+        }
+    }
+
+    /// Records the new size of the session's terminal. Without a session, does nothing. Waits at most 3 s if the store
+    /// is slow.
+    pub async fn session_resized(&mut self, columns: u16, rows: u16) {
+        if let Some(session) = &mut self.session {
+            session.resized(columns, rows).await;
+        }
+    }
+
+    /// Sets the exit code at the end of the recording. Without a call, the recording ends with a note that there is no
+    /// exit code. Without a session, does nothing.
+    pub fn session_ended(&mut self, exit_code: Option<u32>) {
+        if let Some(session) = &mut self.session {
+            session.ended(exit_code);
         }
     }
 
@@ -88,13 +133,21 @@ impl Recorder {
     ///
     /// - For the disk, at most 1 s in all calls together.
     /// - Without a working spill file, for the store, at most 3 s. After this time, Writ gives up the upload.
+    /// - In a session, for the store, at most 3 s for each 64 KiB of the recording. After this time, Writ gives up the
+    ///   recording.
     pub async fn push(&mut self, kind: StreamKind, bytes: &[u8]) {
         for piece in bytes.chunks(PIECE_BYTES) {
             let redacted = self.captures.of_mut(kind).push(piece);
             self.live.push(kind, &redacted);
+            if let Some(session) = &mut self.session {
+                session.output(kind, &redacted);
+            }
             if self.captures.of(kind).exceeds_inline() {
                 // The status certainly cannot show the whole stream, so the upload must start now.
                 follow(self.upload.as_mut(), &self.live, kind);
+            }
+            if let Some(session) = &mut self.session {
+                session.flush().await;
             }
             self.make_room(kind).await;
         }
@@ -133,17 +186,30 @@ impl Recorder {
 
     /// Ends the streams and returns the record. `truncated` is true if Writ perhaps did not receive all output.
     ///
-    /// Waits until the store has all output. In these cases, the output is recorded as not stored:
+    /// Waits until the store has all output, and the recording. In these cases, the output is recorded as not stored:
     ///
     /// - The wait takes 10 min.
     /// - The store finishes no part for 60 s.
     /// - 2 s have passed since `shutdown` was ready.
+    ///
+    /// The recording is recorded as not stored if the store does not take it within 60 s.
     pub async fn finish(mut self, truncated: bool, shutdown: impl Future<Output = ()>) -> CapturedOutput {
         for kind in StreamKind::ALL {
             let last = self.captures.of_mut(kind).finish_stream(truncated);
             self.live.push(kind, &last);
+            if let Some(session) = &mut self.session {
+                session.output(kind, &last);
+            }
         }
         self.live.close();
+        let shutdown = shutdown.shared();
+        let recording = self.session.take().map(|session| Box::pin(session.finish(shutdown.clone())));
+        let recording = futures::future::OptionFuture::from(recording);
+        let (output, recording) = tokio::join!(Box::pin(self.finish_streams(shutdown)), recording);
+        CapturedOutput { recording, ..output }
+    }
+
+    async fn finish_streams(self, shutdown: impl Future<Output = ()>) -> CapturedOutput {
         let Self { captures, live, mut upload, .. } = self;
         let (stdout, mut stdout_record) = captures.stdout.finish();
         let (stderr, mut stderr_record) = captures.stderr.finish();
@@ -162,7 +228,7 @@ impl Recorder {
                 record.not_stored = result.as_ref().err().map(ToString::to_string);
             }
         }
-        CapturedOutput { stdout, stderr, stdout_record, stderr_record }
+        CapturedOutput { stdout, stderr, stdout_record, stderr_record, recording: None }
     }
 }
 

@@ -7,7 +7,7 @@
 //! 3. An unfinished object has a temporary name.
 //!
 //! ```text
-//! <location>/<namespace>/<execution UID>/<SHA-256 of the stream>
+//! <location>/<namespace>/<execution UID>/<SHA-256 of the stream or recording>
 //!                                       /stdout-<random>.partial      while it is written, or after a crash
 //! ```
 //!
@@ -36,7 +36,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::execution_status::StreamRecord;
 
-use super::{OutputKey, StreamKind};
+use super::OutputKey;
 
 /// Deadline of one call. A part of 5 MiB needs this time at 2 Mbit/s.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
@@ -50,6 +50,8 @@ const MAX_RENAMED_BYTES: u64 = 5_000_000_000;
 const BUCKET_PART_BYTES: usize = 5 << 20;
 /// Size of a part in a directory, in bytes. Larger parts need more memory, and are not faster.
 const DIRECTORY_PART_BYTES: usize = 1 << 20;
+/// Size of a part of a recording in a directory, in bytes. Many sessions can be open for hours, so each takes less memory.
+const RECORDING_PART_BYTES: usize = 256 << 10;
 /// Suffix of the name of an unfinished object.
 const PARTIAL: &str = ".partial";
 /// Prefixes of the environment variables for clouds: credentials, region, endpoint.
@@ -292,11 +294,12 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the unfinished objects that a crash left behind for an execution.
-    pub(super) async fn remove_partials(&self, key: &OutputKey) -> Result<(), StoreError> {
-        self.remove_matching(key, |name| name.ends_with(PARTIAL)).await?;
+    /// Deletes the unfinished objects that a crash left behind for an execution. `name` is the beginning of their names,
+    /// because other uploads of the execution can be in progress.
+    pub(super) async fn remove_partials(&self, key: &OutputKey, name: &'static str) -> Result<(), StoreError> {
+        self.remove_matching(key, |found| found.starts_with(name) && found.ends_with(PARTIAL)).await?;
         if let Some(directory) = self.inner.directory.as_deref() {
-            blocking(file_of(directory, key), remove_staged).await?;
+            blocking(file_of(directory, key), move |directory| remove_staged(directory, name)).await?;
         }
         Ok(())
     }
@@ -304,7 +307,7 @@ impl Store {
     async fn remove_matching(&self, key: &OutputKey, is_meant: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         let directory = self.execution_prefix(key);
         let objects = &self.inner.objects;
-        // The list is short: two streams, and objects that remained after crashes.
+        // The list is short: two streams, a recording, and objects that remained after crashes.
         let listed = objects.list(Some(&directory)).map_ok(|object| object.location).try_collect::<Vec<Path>>();
         for location in self.with_deadline("list", listed).await? {
             if location.filename().is_some_and(&is_meant) {
@@ -317,19 +320,19 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a small stream in one call.
+    /// Writes a small object in one call.
     pub(super) async fn put(&self, key: &OutputKey, sha256: &str, bytes: PutPayload) -> Result<(), StoreError> {
         let location = self.execution_prefix(key).join(sha256);
         self.with_deadline("write", self.inner.objects.put(&location, bytes)).await.map(drop)
     }
 
-    /// Starts to write a large stream under a unique name.
+    /// Starts to write a large object under a unique name that starts with `name`.
     pub(super) async fn begin(
         &self,
         key: &OutputKey,
-        kind: StreamKind,
+        name: &str,
     ) -> Result<(Path, Box<dyn MultipartUpload>), StoreError> {
-        let name = format!("{}-{}{PARTIAL}", kind.as_str(), uuid::Uuid::new_v4().simple());
+        let name = format!("{name}-{}{PARTIAL}", uuid::Uuid::new_v4().simple());
         let partial = self.execution_prefix(key).join(name);
         let upload = self.with_deadline("begin to write", self.inner.objects.put_multipart(&partial)).await?;
         Ok((partial, upload))
@@ -363,6 +366,11 @@ impl Store {
     /// Returns the size of each part of an upload except the last.
     pub(super) fn part_bytes(&self) -> usize {
         if self.inner.directory.is_some() { DIRECTORY_PART_BYTES } else { BUCKET_PART_BYTES }
+    }
+
+    /// Returns the size of each part of a recording except the last.
+    pub(super) fn recording_part_bytes(&self) -> usize {
+        if self.inner.directory.is_some() { RECORDING_PART_BYTES } else { BUCKET_PART_BYTES }
     }
 
     /// Makes one call within its deadline.
@@ -433,11 +441,13 @@ fn file_of(directory: &FilePath, key: &OutputKey) -> PathBuf {
     directory.join(inside.as_ref())
 }
 
-/// Deletes the unfinished files of object_store (`NAME#1`).
-fn remove_staged(directory: &FilePath) -> std::io::Result<()> {
+/// Deletes the unfinished files of object_store (`NAME#1`) whose names start with `name`.
+fn remove_staged(directory: &FilePath, name: &str) -> std::io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().contains('#') {
+        let found = entry.file_name();
+        let found = found.to_string_lossy();
+        if found.starts_with(name) && found.contains('#') {
             std::fs::remove_file(entry.path())?;
         }
     }

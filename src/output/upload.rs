@@ -22,17 +22,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::path::Path;
-use object_store::{MultipartUpload, PutPayloadMut};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::live::{CHUNK_BYTES, GapReason, Piece, StreamReader};
+use super::live::{GapReason, Piece, StreamReader};
+use super::object_upload::ObjectUpload;
 use super::store::{Store, StoreError};
 use super::{OutputKey, PerStream, StreamKind};
 
-/// Minimum size of bytes that a part takes without a copy.
-const MIN_SHARED_BYTES: usize = CHUNK_BYTES;
 /// Interval between checks for a finished part, while a result waits for the store.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of queued [`UploadCommand`]s: one `Follow` for each of the two streams, and one `Finish`.
@@ -121,6 +118,11 @@ impl Upload {
         Self { store, key, timeouts, is_following: PerStream::default(), state: State::Idle }
     }
 
+    /// Returns the store, the key and the limits, for another upload of the same execution.
+    pub fn target(&self) -> (Store, OutputKey, UploadTimeouts) {
+        (self.store.clone(), self.key.clone(), self.timeouts)
+    }
+
     /// Returns the maximum time for which the command waits for free memory.
     pub fn buffer_timeout(&self) -> Duration {
         self.timeouts.buffer
@@ -203,7 +205,7 @@ impl Upload {
 fn start(store: Store, key: OutputKey) -> State {
     let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
     let (ended, parts) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
-    let task = Task { store, key, streams: PerStream::default(), parts: Arc::clone(&parts) };
+    let task = Task::new(store, key, &parts);
     tokio::spawn(task.run(receiver, Arc::clone(&ended)));
     State::Active { commands, ended, parts }
 }
@@ -214,26 +216,29 @@ struct Task {
     store: Store,
     key: OutputKey,
     streams: PerStream<Stream>,
-    /// Number of finished parts.
-    parts: Arc<AtomicU64>,
 }
 
 /// The upload of one stream.
-#[derive(Default)]
 struct Stream {
     /// The source. `None` if the stream is not stored, or has been read to its end.
     reader: Option<StreamReader>,
-    /// Bytes of the next part. For a small stream, all of its bytes. Whole chunks share the memory of the live stream.
-    buffer: PutPayloadMut,
     /// Number of bytes that were read.
     bytes: u64,
-    /// The multipart upload, while it is open.
-    upload: Option<Box<dyn MultipartUpload>>,
-    /// Temporary name of the object, until the object gets its digest as its name.
-    partial: Option<Path>,
+    object: ObjectUpload,
 }
 
 impl Task {
+    fn new(store: Store, key: OutputKey, parts: &Arc<AtomicU64>) -> Self {
+        let stream = |kind: StreamKind| {
+            let (store, key) = (store.clone(), key.clone());
+            let part_bytes = store.part_bytes();
+            let object = ObjectUpload::new(store, key, kind.as_str(), part_bytes, Arc::clone(parts));
+            Stream { reader: None, bytes: 0, object }
+        };
+        let streams = PerStream { stdout: stream(StreamKind::Stdout), stderr: stream(StreamKind::Stderr) };
+        Self { store, key, streams }
+    }
+
     async fn run(mut self, mut commands: mpsc::Receiver<UploadCommand>, ended: Arc<OnceLock<NotStored>>) {
         let Err(problem) = self.follow(&mut commands).await else { return };
         let _ = ended.set(problem);
@@ -301,46 +306,13 @@ impl Task {
         Ok(has_read)
     }
 
-    async fn append(&mut self, kind: StreamKind, mut bytes: Bytes) -> Result<(), NotStored> {
+    async fn append(&mut self, kind: StreamKind, bytes: Bytes) -> Result<(), NotStored> {
         let stream = self.streams.of_mut(kind);
         stream.bytes = stream.bytes.saturating_add(bytes.len() as u64);
         if self.store.max_bytes().is_some_and(|max| stream.bytes > max) {
             return Err(NotStored::TooLarge);
         }
-        let part_bytes = self.store.part_bytes();
-        while !bytes.is_empty() {
-            let buffer = &mut self.streams.of_mut(kind).buffer;
-            let now = bytes.split_to(bytes.len().min(part_bytes - buffer.content_length()));
-            match now.len() {
-                // A slice of a chunk would keep the memory of the whole chunk.
-                ..MIN_SHARED_BYTES => buffer.extend_from_slice(&now),
-                _ => buffer.push(now),
-            }
-            if buffer.content_length() == part_bytes {
-                self.send_part(kind).await.map_err(|error| self.failure(&error))?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn send_part(&mut self, kind: StreamKind) -> Result<(), StoreError> {
-        if StreamKind::ALL.iter().all(|kind| self.streams.of(*kind).partial.is_none()) {
-            self.store.remove_partials(&self.key).await?;
-        }
-        let stream = self.streams.of_mut(kind);
-        let mut upload = match stream.upload.take() {
-            Some(upload) => upload,
-            None => {
-                let (partial, upload) = self.store.begin(&self.key, kind).await?;
-                stream.partial = Some(partial);
-                upload
-            }
-        };
-        let part = upload.put_part(std::mem::take(&mut stream.buffer).freeze());
-        stream.upload = Some(upload);
-        self.store.with_deadline("write a part", part).await?;
-        self.parts.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        stream.object.append(bytes).await.map_err(|error| not_stored(&self.key, &error))
     }
 
     /// Reads the streams to their ends, and gives each object its final name.
@@ -353,55 +325,30 @@ impl Task {
         while self.read_once().await? {}
         for kind in StreamKind::ALL {
             if let Some(sha256) = digests.of(kind) {
-                self.complete_stream(kind, sha256).await.map_err(|error| self.failure(&error))?;
+                let object = &mut self.streams.of_mut(kind).object;
+                object.complete(sha256).await.map_err(|error| not_stored(&self.key, &error))?;
             }
         }
         Ok(())
     }
 
-    async fn complete_stream(&mut self, kind: StreamKind, sha256: &str) -> Result<(), StoreError> {
-        let stream = self.streams.of_mut(kind);
-        if stream.upload.is_none() {
-            return self.store.put(&self.key, sha256, std::mem::take(&mut stream.buffer).freeze()).await;
-        }
-        if !stream.buffer.is_empty() {
-            self.send_part(kind).await?;
-        }
-        let stream = self.streams.of_mut(kind);
-        if let Some(upload) = stream.upload.as_mut() {
-            self.store.with_deadline("finish", upload.complete()).await?;
-            stream.upload = None;
-        }
-        if let Some(partial) = &stream.partial {
-            self.store.rename(&self.key, partial, sha256).await?;
-            stream.partial = None;
-        }
-        Ok(())
-    }
-
-    fn failure(&self, error: &StoreError) -> NotStored {
-        let mut words = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            words.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        tracing::warn!(namespace = self.key.namespace, uid = self.key.uid, error = words, "output store failed");
-        if matches!(error, StoreError::TooSlow { .. }) { NotStored::TooSlow } else { NotStored::Failed }
-    }
-
-    /// Deletes the parts as far as possible. Remaining parts are deleted with the execution.
     async fn clean_up(mut self) {
         for kind in StreamKind::ALL {
-            let stream = self.streams.of_mut(kind);
-            stream.buffer = PutPayloadMut::new();
-            if let Some(mut upload) = stream.upload.take() {
-                let _ = self.store.with_deadline("abort", upload.abort()).await;
-            } else if let Some(partial) = &stream.partial {
-                let _ = self.store.delete(partial).await;
-            }
+            self.streams.of_mut(kind).object.discard().await;
         }
     }
+}
+
+/// Logs a failure of the store, and returns the reason for the record.
+pub(super) fn not_stored(key: &OutputKey, error: &StoreError) -> NotStored {
+    let mut words = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        words.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    tracing::warn!(namespace = key.namespace, uid = key.uid, error = words, "output store failed");
+    if matches!(error, StoreError::TooSlow { .. }) { NotStored::TooSlow } else { NotStored::Failed }
 }
 
 /// Waits until a reader can have more bytes. Waits for ever if there is no reader.

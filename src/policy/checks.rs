@@ -65,12 +65,23 @@ pub(super) fn reject_execution_fields_on_deny(rule: &WhitelistRule) -> Check {
         ("environment", !rule.environment.is_empty()),
         ("timeoutSeconds", rule.timeout_seconds.is_some()),
         ("interactive", rule.interactive),
+        ("recordInput", rule.record_input),
+        ("interactiveShell", rule.interactive_shell),
         ("output", rule.output.is_some()),
         ("redact", !rule.redact.is_empty()),
         ("minimumRetentionSeconds", rule.minimum_retention_seconds.is_some()),
     ];
     match present.into_iter().find(|(_, is_present)| *is_present) {
         Some((field, _)) => Err(RuleError::NotAllowedOnDeny { field: field.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a rule with a field about interactive sessions that permits no interactive session.
+pub(super) fn session_fields_are_used(rule: &WhitelistRule) -> Check {
+    let present = [("recordInput", rule.record_input), ("interactiveShell", rule.interactive_shell)];
+    match present.into_iter().find(|(_, is_present)| *is_present && !rule.interactive) {
+        Some((field, _)) => Err(RuleError::OnlyForInteractive { field: field.to_owned() }),
         None => Ok(()),
     }
 }

@@ -92,12 +92,36 @@ const ASK_SUDO: &str = r#"_s=$(_n=$3; shift $(($4 + 4)); export LC_ALL=C @PATH@;
 /// 1. The script prints a mark: its first two arguments, joined with a colon. The mark reports that the login shell has
 ///    started the script.
 /// 2. The script reads lines from standard input until it reads the permission.
-/// 3. The script prints the first argument joined with the permission, and executes the command with an empty standard
-///    input.
+/// 3. The script prepares the standard input of the command (see [`StandardInput`]), prints the first argument joined
+///    with the permission, and executes the command.
 ///
 /// The request contains the two parts of the mark as separate words. If a program only prints the request (a forced
 /// command, a trace, a shell that refuses the request), its output therefore contains no mark.
-const WAIT: &str = r#"echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift @COUNT@ && exec "$@"; exit 93 ;; esac; done; }; exit 93"#;
+const WAIT: &str = r#"echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; @INPUT@echo "$1:$_n" && shift @COUNT@ && exec "$@"; exit 93 ;; esac; done; }; exit 93"#;
+
+/// Standard input of a command in Direct mode.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StandardInput {
+    /// Empty.
+    Empty,
+    /// The bytes after the permission.
+    Client,
+    /// The bytes after the permission, through a terminal without echo. The script switches the echo on, so that the
+    /// terminal does not show the permission.
+    Terminal,
+}
+
+impl StandardInput {
+    /// Returns the part of [`WAIT`] that prepares the standard input.
+    fn script(self) -> String {
+        match self {
+            Self::Empty => "exec </dev/null && ".to_owned(),
+            Self::Client => String::new(),
+            // Without stty, the client sees no echo. The command runs nevertheless.
+            Self::Terminal => format!("{PATH} stty echo 2>/dev/null; "),
+        }
+    }
+}
 
 /// Script that Writ sends instead of a command with an invalid variable name. sudo would read such a name as an option
 /// or as the command.
@@ -120,7 +144,8 @@ pub fn command_line(decision: &DecisionRecord) -> String {
 ///
 /// 1. The script prints the line `PREFIX:READY`.
 /// 2. The script reads `LINE` from standard input. Before it has read `LINE`, it executes nothing.
-/// 3. The script prints `PREFIX:LINE` and executes the command. All later output comes from the command.
+/// 3. The script prints `PREFIX:LINE` and executes the command with the given standard input. All later output comes
+///    from the command.
 ///
 /// `PREFIX`, `READY` and `LINE` consist of letters and digits. No argument of the script contains `LINE`.
 ///
@@ -128,14 +153,15 @@ pub fn command_line(decision: &DecisionRecord) -> String {
 ///
 /// - If sudo refuses the command, the script ends with exit code 94 and prints no `PREFIX:READY`.
 /// - If sudo requires a password for this check, the script prints the line `PREFIX:asks` and continues.
-pub fn marked_command_line(decision: &DecisionRecord, (prefix, ready): (&str, &str)) -> String {
+pub fn marked_command_line(decision: &DecisionRecord, (prefix, ready): (&str, &str), input: StandardInput) -> String {
     let words = line_words(decision);
+    let wait = WAIT.replace("@INPUT@", &input.script());
     let Some(user) = decision.run_as.as_deref() else {
-        let script = [PREPARE, &WAIT.replace("@COUNT@", "2")].concat();
+        let script = [PREPARE, &wait.replace("@COUNT@", "2")].concat();
         let marked = ["/bin/sh", "-c", &script, "writ", prefix, ready].map(str::to_owned);
         return exec(marked.into_iter().chain(words));
     };
-    let script = [PREPARE, &ASK_SUDO.replace("@PATH@", PATH), &WAIT.replace("@COUNT@", "4")].concat();
+    let script = [PREPARE, &ASK_SUDO.replace("@PATH@", PATH), &wait.replace("@COUNT@", "4")].concat();
     let before_program = words.len().saturating_sub(decision.argv.len()).to_string();
     let marked = ["/bin/sh", "-c", &script, "writ", prefix, ready, user, &before_program].map(str::to_owned);
     exec(marked.into_iter().chain(words))

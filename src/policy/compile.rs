@@ -66,6 +66,9 @@ pub(super) struct CompiledRule {
     pub environment: BTreeMap<String, ValueSpec>,
     pub limits: Limits,
     pub interactive: bool,
+    pub record_input: bool,
+    /// True if the author states that the program gives a shell. Only `writ lint` uses it.
+    pub interactive_shell: bool,
     pub output: OutputBounds,
     pub redact: Vec<String>,
     pub minimum_retention_seconds: Option<u32>,
@@ -155,6 +158,7 @@ fn compile_rule(
     if effect == Effect::Deny {
         checks::reject_execution_fields_on_deny(rule)?;
     }
+    checks::session_fields_are_used(rule)?;
     if *cost > PATTERN_COST {
         return Err(RuleError::PatternsTooLarge);
     }
@@ -189,6 +193,8 @@ fn compile_rule(
         environment,
         limits: checks::limits(rule)?,
         interactive: rule.interactive,
+        record_input: rule.record_input,
+        interactive_shell: rule.interactive_shell,
         output: checks::output(rule)?,
         redact: checks::redact(rule)?,
         minimum_retention_seconds: checks::minimum_retention(rule)?,

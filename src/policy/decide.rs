@@ -2,7 +2,7 @@
 //!
 //! 1. A namespace that failed closed allows nothing.
 //! 2. The request is matched against every Allow rule that the index finds. Writ compares command, action type,
-//!    machine, subjects, environment variables and timeout. Each matching rule becomes a candidate with its decision.
+//!    machine, session, subjects, environment variables and timeout. Each matching rule becomes a candidate with its decision.
 //! 3. If a Deny rule matches the request or a candidate, the request is denied. The `run` of a Deny rule is matched
 //!    against each command that the candidate executes. For example, `nice rm` executes `rm`.
 //! 4. If the candidates have different decisions, the request is ambiguous. Otherwise the first candidate is the
@@ -141,6 +141,7 @@ fn is_equivalent(left: &Decision, right: &Decision) -> bool {
         && left.environment == right.environment
         && left.timeout_seconds == right.timeout_seconds
         && left.interactive == right.interactive
+        && left.record_input == right.record_input
         && left.output == right.output
         && left.redact == right.redact
         && left.minimum_retention_seconds == right.minimum_retention_seconds
@@ -162,6 +163,9 @@ fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: MatchInp
     }
     if !is_for_machine(rule, asked.labels) {
         return Err(Mismatch::Machine);
+    }
+    if asked.request.is_interactive() && !rule.interactive {
+        return Err(Mismatch::Session);
     }
     if let Some(subjects) = &rule.subjects {
         match asked.identity {
@@ -190,6 +194,7 @@ fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: MatchInp
         environment,
         timeout_seconds,
         interactive: rule.interactive,
+        record_input: rule.record_input,
         output: rule.output,
         redact: rule.redact.clone(),
         minimum_retention_seconds: rule.minimum_retention_seconds,

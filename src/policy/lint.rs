@@ -8,6 +8,7 @@ mod overlap;
 mod patterns;
 mod relation;
 mod scope;
+mod sessions;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +83,7 @@ fn lint_alone(whitelist: &Whitelist, compiled: &CompiledWhitelist) -> Findings {
     let is_in_force = |rule: &&WhitelistRule| compiled.invalid_rules.iter().all(|broken| broken.rule != rule.name);
     let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(rule_warnings).collect();
     warnings.extend(compiled.allow_rules.iter().flat_map(patterns::rule_warnings));
+    warnings.extend(compiled.allow_rules.iter().flat_map(sessions::rule_warnings));
     for rule in &compiled.allow_rules {
         let found = programs::warnings(&rule.run, &rule.parameters).into_iter();
         warnings.extend(found.map(|message| Warning { rule: rule.name.clone(), message }));

@@ -40,6 +40,8 @@ pub(super) enum Mismatch {
     OtherWay(OtherWay),
     ActionType,
     Machine,
+    /// The request is for an interactive session, and the rule does not permit it.
+    Session,
     Subject,
     IdentityUnknown,
     /// The rule does not allow the variable with this index in the request.
@@ -79,11 +81,12 @@ impl Mismatch {
             Mismatch::OtherWay(_) => (3, usize::MAX),
             Mismatch::ActionType => (4, 0),
             Mismatch::Machine => (5, 0),
-            Mismatch::Subject | Mismatch::IdentityUnknown => (6, 0),
-            Mismatch::Variable(_) => (7, 0),
-            Mismatch::VariableValue(_) => (8, 0),
-            Mismatch::Timeout => (9, 0),
-            Mismatch::TooLong => (10, 0),
+            Mismatch::Session => (6, 0),
+            Mismatch::Subject | Mismatch::IdentityUnknown => (7, 0),
+            Mismatch::Variable(_) => (8, 0),
+            Mismatch::VariableValue(_) => (9, 0),
+            Mismatch::Timeout => (10, 0),
+            Mismatch::TooLong => (11, 0),
         }
     }
 }
@@ -276,6 +279,11 @@ fn for_requester(rule: &CompiledRule, request: &Request, mismatch: Mismatch) -> 
         Mismatch::OtherWay(way) => way.for_requester(request.form()).to_owned(),
         Mismatch::ActionType => "spec.actionType is not its action type".to_owned(),
         Mismatch::Machine => "not for this Machine".to_owned(),
+        Mismatch::Session => {
+            "it does not permit interactive sessions: add `interactive: true` to the rule, or run it without \
+             a session (the endpoints execute and commands)"
+                .to_owned()
+        }
         Mismatch::Subject => "its subjects do not include the requester (spec.requestedBy)".to_owned(),
         Mismatch::IdentityUnknown => {
             "only for certain subjects, and the requester is not verified: the admission policy \

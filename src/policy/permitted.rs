@@ -35,6 +35,8 @@ pub struct PermittedRule<'a> {
     pub maximum_timeout_seconds: u32,
     /// True if the rule permits a terminal and standard input.
     pub interactive: bool,
+    /// True if the recording of a session contains the input.
+    pub record_input: bool,
 }
 
 /// Parameter or environment variable of a rule, and its values.
@@ -136,6 +138,7 @@ fn permitted_rule<'a>(whitelist: &'a CompiledWhitelist, rule: &'a CompiledRule) 
         default_timeout_seconds: rule.limits.default,
         maximum_timeout_seconds: rule.limits.maximum,
         interactive: rule.interactive,
+        record_input: rule.record_input,
     }
 }
 

@@ -232,6 +232,12 @@ pub enum RuleError {
         /// Name of the field.
         field: String,
     },
+    /// Field about interactive sessions, on a rule that permits none.
+    #[error("{field} has no effect without interactive: true; add interactive: true to the rule, or remove {field}")]
+    OnlyForInteractive {
+        /// Name of the field.
+        field: String,
+    },
     /// Variable with which a requester could choose the code that runs.
     #[error("environment must not have {name}: it decides what a shell, a loader or an interpreter runs")]
     DangerousVariable {

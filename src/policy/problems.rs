@@ -23,6 +23,8 @@ pub fn all_problems(rule: &WhitelistRule, namespace: &str, broken: &InvalidRule)
     note(checks::fields_are_known(rule));
     if broken.effect == Effect::Deny {
         note(checks::reject_execution_fields_on_deny(rule));
+    } else {
+        note(checks::session_fields_are_used(rule));
     }
     for (name, parameter) in &rule.parameters {
         note(checks::name("parameters", name));

@@ -21,6 +21,7 @@ impl Decision {
             environment: self.environment.clone(),
             timeout_seconds: self.timeout_seconds,
             interactive: self.interactive,
+            record_input: self.record_input,
             output: self.output,
             redact: self.redact.clone(),
             minimum_retention_seconds: self.minimum_retention_seconds,

@@ -14,6 +14,7 @@ pub struct Request {
     action_type: Option<String>,
     environment: BTreeMap<String, String>,
     timeout_seconds: Option<u32>,
+    is_interactive: bool,
 }
 
 /// Form in which a request names its command.
@@ -112,6 +113,7 @@ impl Request {
             action_type: spec.action_type.clone(),
             environment: spec.environment.clone(),
             timeout_seconds: spec.timeout_seconds,
+            is_interactive: spec.session.is_some(),
         })
     }
 
@@ -133,6 +135,11 @@ impl Request {
     /// Returns the timeout, in seconds. `None` means the default of the rule.
     pub fn timeout_seconds(&self) -> Option<u32> {
         self.timeout_seconds
+    }
+
+    /// Returns true if the request is for an interactive session.
+    pub fn is_interactive(&self) -> bool {
+        self.is_interactive
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Decision {
     pub timeout_seconds: u32,
     /// True if the command may get a terminal and standard input.
     pub interactive: bool,
+    /// True if the recording of a session contains the input.
+    pub record_input: bool,
     /// Limits on the output: its size in the status, its total size, and the wait for more output after the command's
     /// exit.
     pub output: OutputBounds,

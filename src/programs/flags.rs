@@ -280,7 +280,7 @@ pub(crate) fn takes(path: &str, word: &str) -> Takes {
 
 /// Determines if a word of option letters takes the next word as its value. If only the letter `o` takes a value,
 /// `-euo` takes the next word. `-oeu` does not take the next word, because `eu` is the value.
-fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
+pub(super) fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
     let mut rest = word.chars().skip(1).peekable();
     // In `-xab` with an unknown letter `x`, `ab` is the value of `x`, or two more letters. To be safe, the loop assumes
     // two more letters, because `b` can then take the next word.

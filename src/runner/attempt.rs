@@ -78,7 +78,9 @@ async fn prepare(
         // Without a valid Lease this process cannot claim, so the attempt opens no connection.
         return Err(ConnectFailure::RetryAfter(RETRY_AFTER_SILENCE));
     }
-    if let Some((resolved, reached, session)) = try_open_existing(&context.fleet, &work.machine_key()).await {
+    if !work.is_interactive
+        && let Some((resolved, reached, session)) = try_open_existing(&context.fleet, &work.machine_key()).await
+    {
         return Ok((resolved, ExecutionConnection::Durable(Arc::new(reached)), session));
     }
     if !is_known {
@@ -91,7 +93,7 @@ async fn prepare(
         context.fleet.machines.wake(&work.machine_key());
         return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
     }
-    let (connection, session) = match open(context, &resolved).await {
+    let (connection, session) = match open(context, work, &resolved).await {
         Ok(opened) => opened,
         Err(end) => {
             if let Some(problem) = end.probe_result() {
@@ -107,15 +109,24 @@ async fn prepare(
     Ok((resolved, connection, session))
 }
 
-/// Connects to the machine as its execution mode requires, and opens a session.
-async fn open(context: &Context, resolved: &ResolvedMachine) -> Result<(ExecutionConnection, Session), ConnectFailure> {
-    match resolved.machine.spec.execution.mode {
+/// Connects to the machine as its execution mode requires, and opens a session. The launcher of Durable mode passes no
+/// input, so interactive executions need Direct mode.
+async fn open(
+    context: &Context,
+    work: &QueuedExecution,
+    resolved: &ResolvedMachine,
+) -> Result<(ExecutionConnection, Session), ConnectFailure> {
+    let mode = resolved.machine.spec.execution.mode;
+    match if work.is_interactive { ExecutionMode::Direct } else { mode } {
         ExecutionMode::Direct => {
             let open = connect(&context.fleet, resolved).await?;
             let session = open.connection.open(OPEN_DEADLINE).await;
             metrics().session(session.as_ref().map_or_else(ConnectError::category, |_| "opened"));
             let session = session.map_err(|error| ConnectFailure::from_ssh(&error))?;
-            context.fleet.record(&resolved.machine, online(&open.connection, None));
+            if mode == ExecutionMode::Direct {
+                // In Durable mode, an observation also needs the facts of the launcher.
+                context.fleet.record(&resolved.machine, online(&open.connection, None));
+            }
             Ok((ExecutionConnection::Direct(open), session))
         }
         ExecutionMode::Durable => {

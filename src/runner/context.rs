@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, EventPublisher, Membership, PolicyCache, RequesterTrustChecker};
 use crate::fleet::{Fleet, lock};
+use crate::interactive::InteractiveClients;
 use crate::output::{LiveOutput, Store};
 
 use super::acknowledgements::Acknowledgements;
@@ -32,6 +33,8 @@ pub struct FollowLimits {
     pub unreachable: Duration,
     /// Maximum time from a stop request until Writ finishes the execution, whatever the machine reports.
     pub stop: Duration,
+    /// Maximum time without input and output of an interactive execution.
+    pub idle: Duration,
 }
 
 /// Everything that the task of an execution needs.
@@ -46,6 +49,8 @@ pub(super) struct Context {
     /// Lease.
     pub holders: Arc<Membership>,
     pub outputs: OutputSinks,
+    /// Clients of interactive executions.
+    pub interactive: InteractiveClients,
     /// Store on local disk for results of Direct mode that the API server does not have yet. `None` if Writ keeps no
     /// results on disk.
     pub spool: Option<Spool>,

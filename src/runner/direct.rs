@@ -15,6 +15,10 @@
 //! wait that follows the exit status (`decision.output.drainSeconds`).
 
 mod again;
+mod client;
+mod client_input;
+mod drain;
+mod ended;
 mod first_words;
 mod launch_problem;
 mod not_started;
@@ -31,10 +35,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::api::Reason;
-use crate::api::execution_status::{DecisionRecord, IncompleteReason, OutputRecord};
+use crate::api::execution_status::DecisionRecord;
 use crate::cluster::{Cluster, WriteOutcome};
 use crate::execution::{self, CommandOutcome, LaunchProblem, SHOW_PROGRESS_AFTER, StopCause, Termination};
-use crate::output::{ByteBudget, CapturedOutput, Recorder, StreamKind};
+use crate::output::{ByteBudget, Recorder, StreamKind};
 use crate::policy::{Redaction, marked_command_line};
 use crate::ssh::{Session, SessionEvent, Signal};
 
@@ -43,6 +47,8 @@ use crate::fleet::{Open, RefusalCause, UnexpectedOutput};
 use super::claim::HeldClaim;
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
+use client::{Client, next_input, no_session, stop_requested};
+use drain::drain_deadline;
 use first_words::FirstWords;
 use launch_problem::refused_to_execute;
 use start::{EMPTY_ANSWERS, Marks, READY_WORDS};
@@ -55,12 +61,6 @@ const LOGIN_DEADLINE: Duration = Duration::from_secs(90);
 /// Maximum time until the command starts. The time starts when Writ sends the permission. The start needs one round
 /// trip to the machine.
 const PERMISSION_DEADLINE: Duration = Duration::from_secs(15);
-/// Minimum time without output before Writ ends a run that has an exit status, even if `drainSeconds` is shorter. The
-/// reason is that the command's own output can arrive after its exit status.
-const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
-/// Maximum wait after the exit status while output still arrives, or `drainSeconds` if it is longer. The limit is
-/// necessary, because a remaining process can write without a pause.
-const MAX_DELAY_BY_OUTPUT: Duration = Duration::from_secs(10);
 /// Time between TERM and KILL for a command that receives a stop request.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// Maximum time from KILL until the end of the command is observed.
@@ -101,6 +101,8 @@ struct Run {
     timeout: Duration,
     /// True if sudo runs the command as another user.
     by_sudo: bool,
+    /// Client of an interactive execution.
+    client: Option<Client>,
     /// First output after the start mark. Writ stores this output only if sudo required a password to check the
     /// command, because the output can then come from sudo.
     first_words: FirstWords,
@@ -118,9 +120,9 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> (CommandOutcome, Option<LaunchProblem>) {
     let (mut open, mut session) = opened;
-    let (mut tries, mut refused) = (0, None);
+    let (mut tries, mut refused, mut client) = (0, None, Client::take(context, held));
     loop {
-        let (outcome, cause) = run_once(context, held, session, cancel.clone(), refused.as_ref()).await;
+        let (outcome, cause) = run_once(context, held, (session, &mut client), cancel.clone(), refused.as_ref()).await;
         open.connection.close().await;
         let Termination::Refused(problem) = &outcome.ending else { return (outcome, None) };
         let problem = problem.clone();
@@ -138,21 +140,24 @@ pub(super) async fn run(
     }
 }
 
-/// Runs one session. Also returns the cause if the login did not execute the command. `refused` is what the login said
-/// in the previous session.
+/// Runs one session. Also returns the cause if the login did not execute the command. `client` is left for the next
+/// session. `refused` is what the login said in the previous session.
 async fn run_once(
     context: &Context,
     held: &HeldClaim,
-    session: Session,
+    (session, client): (Session, &mut Option<Client>),
     cancel: CancellationToken,
     refused: Option<&LaunchProblem>,
 ) -> (CommandOutcome, Option<RefusalCause>) {
     let usable = held.redaction();
     let recorder = held.recorder(context, usable.as_ref().unwrap_or(&Redaction::default()));
     let mut run = Run::new(session, &held.decision, recorder, context.cluster.clone());
-    if let Some(problem) = usable.err().or_else(|| must_not_send(context, held, &cancel, refused)) {
+    let no_client = no_session(held, client.as_ref());
+    if let Some(problem) = usable.err().or_else(|| must_not_send(context, held, &cancel, refused)).or(no_client) {
         return (run.outcome(Termination::Refused(problem), context.aborting.cancelled()).await, None);
     }
+    run.client = client.take();
+    run.record_session(held);
     let requested = run.request(held).await;
     let ending = match requested {
         Ok(()) => {
@@ -162,6 +167,7 @@ async fn run_once(
         Err(problem) => Termination::Refused(problem),
     };
     let cause = run.cause(&ending);
+    *client = run.client.take();
     (run.outcome(ending, context.aborting.cancelled()).await, cause)
 }
 
@@ -202,13 +208,15 @@ impl Run {
             told: None,
             timeout: Duration::from_secs(u64::from(decision.timeout_seconds)),
             by_sudo: decision.run_as.is_some(),
+            client: None,
             first_words: FirstWords::default(),
         }
     }
 
     /// Sends the exec request.
-    async fn request(&self, held: &HeldClaim) -> Result<(), LaunchProblem> {
-        let line = marked_command_line(&held.decision, READY_WORDS);
+    async fn request(&mut self, held: &HeldClaim) -> Result<(), LaunchProblem> {
+        let input = self.prepare_input().await?;
+        let line = marked_command_line(&held.decision, READY_WORDS, input);
         self.session.exec(&line).await.map_err(|error| LaunchProblem {
             reason: Reason::ExecRequestRefused,
             message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),
@@ -222,8 +230,9 @@ impl Run {
         }
         // From here on, the command has perhaps started, even if the write fails.
         self.permitted = Some(Instant::now());
-        // The permission is the last input. If the write fails, the next event reports the lost connection.
-        if self.session.write_stdin(self.marks.permission()).await.is_ok() {
+        // Without a client, the permission is the last input. If the write fails, the next event reports the lost
+        // connection.
+        if self.session.write_stdin(self.marks.permission()).await.is_ok() && self.client.is_none() {
             let _ = self.session.end_input().await;
         }
         None
@@ -231,9 +240,10 @@ impl Run {
 
     async fn watch(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Termination {
         let mut progress: Option<Progress<'_>> = None;
-        let mut shown = false;
+        let (mut shown, left) = (false, self.client.as_ref().map(Client::left));
         loop {
             let (deadline, may_be_told) = (self.next_deadline(shown), self.may_be_told());
+            let may_take_input = self.may_take_input();
             tokio::select! {
                 event = self.session.next() => {
                     if let Some(ending) = self.take(event).await {
@@ -251,8 +261,9 @@ impl Run {
                         self.tell_to_stop(self.output_limit()).await;
                     }
                 }
-                () = cancel.cancelled(), if may_be_told => {
-                    self.tell_to_stop(StopCause::Cancel).await;
+                input = next_input(&mut self.client), if may_take_input => self.pass(input).await,
+                cause = stop_requested(cancel, left.as_ref()), if may_be_told => {
+                    self.tell_to_stop(cause).await;
                     if self.permitted.is_none() {
                         return self.not_started();
                     }
@@ -284,7 +295,8 @@ impl Run {
             SessionEvent::Refused if self.accepted.is_none() && self.permitted.is_none() => {
                 return Some(refused_to_execute());
             }
-            SessionEvent::Started | SessionEvent::Refused => {}
+            // After a write, the loop takes the next input.
+            SessionEvent::Started | SessionEvent::Refused | SessionEvent::Written => {}
             SessionEvent::Stdout(bytes) => self.hear(StreamKind::Stdout, bytes).await,
             SessionEvent::Stderr(bytes) => self.hear(StreamKind::Stderr, bytes).await,
             // Only the first exit status counts, because a command ends once.
@@ -360,7 +372,10 @@ impl Run {
         match self.started {
             None => self.start_due(),
             Some((_, started)) if !shown => started + SHOW_PROGRESS_AFTER.min(self.timeout),
-            Some((_, started)) => started + self.timeout,
+            Some((_, started)) => {
+                let idle = self.idle_end().map_or(started + self.timeout, |(end, _)| end);
+                idle.min(started + self.timeout)
+            }
         }
     }
 
@@ -380,7 +395,7 @@ impl Run {
 
     async fn tell_to_stop(&mut self, cause: StopCause) {
         self.told = Some((cause, Instant::now(), false));
-        self.session.signal(Signal::Terminate).await;
+        self.session.signal(self.stop_signal()).await;
     }
 
     /// Acts on a deadline that has passed. Returns the end of the run if there is nothing more to wait for.
@@ -403,66 +418,13 @@ impl Run {
             (None, Some((_, started))) if started.elapsed() >= self.timeout => {
                 self.tell_to_stop(StopCause::Timeout).await;
             }
-            (None, Some(_)) => {}
+            (None, Some(_)) => {
+                if let Some((_, idle)) = self.idle_end().filter(|(end, _)| *end <= Instant::now()) {
+                    self.tell_to_stop(StopCause::Idle { seconds: idle.as_secs() }).await;
+                }
+            }
         }
         None
-    }
-
-    async fn outcome(self, ending: Termination, hurry: impl Future<Output = ()>) -> CommandOutcome {
-        // sudo cannot forward KILL to the command, so the command perhaps still runs as the other user.
-        let is_only_sudo =
-            self.by_sudo && matches!((&ending, self.told), (Termination::Signalled { .. }, Some((_, _, true))));
-        let ending = if is_only_sudo { Termination::StopNotConfirmed } else { ending };
-        let ended = self.exit.as_ref().map(|(_, at)| *at);
-        let duration_ms = match (self.started, ended) {
-            (Some((_, started)), Some(ended)) => {
-                i64::try_from(ended.saturating_duration_since(started).as_millis()).ok()
-            }
-            _ => None,
-        };
-        let stop_cause =
-            self.told.map(|(cause, _, _)| cause).or_else(|| self.budget.is_exceeded().then(|| self.output_limit()));
-        let incomplete_reason =
-            incomplete_reason(self.budget.is_exceeded(), self.session.is_closed(), self.is_drain_over);
-        let incomplete = incomplete_reason.is_some();
-        // Only a command that ended by itself has written all of its output.
-        let cut_off = incomplete || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
-        let CapturedOutput { stdout, stderr, stdout_record, stderr_record } =
-            self.recorder.finish(cut_off, hurry).await;
-        CommandOutcome {
-            ending,
-            stop_cause,
-            no_processes_left: false,
-            started: self.started.map(|(timestamp, _)| timestamp),
-            duration_ms,
-            stdout,
-            stderr,
-            output: OutputRecord {
-                stdout: stdout_record,
-                stderr: stderr_record,
-                incomplete,
-                incomplete_reason,
-                // Only the launcher can list the processes that hold the output, and Direct mode has no launcher.
-                held_by: Vec::new(),
-            },
-        }
-    }
-}
-
-/// Returns the end of the wait for output: `drain` after the exit status, or later while output still arrives.
-fn drain_deadline(ended: Instant, last_output: Instant, drain: Duration) -> Instant {
-    let silence = last_output.max(ended) + MIN_SILENCE_AFTER_EXIT;
-    silence.min(ended + MAX_DELAY_BY_OUTPUT).max(ended + drain)
-}
-
-/// Returns the reason why the record lacks output, or `None` if the record is complete. The output limit takes
-/// precedence over all other reasons.
-fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) -> Option<IncompleteReason> {
-    match (is_over_limit, is_closed, is_drain_over) {
-        (true, _, _) => Some(IncompleteReason::OverLimit),
-        (false, true, _) => None,
-        (false, false, true) => Some(IncompleteReason::StillOpen),
-        (false, false, false) => Some(IncompleteReason::NotReceived),
     }
 }
 
@@ -474,6 +436,3 @@ fn show_running<'a>(context: &'a Context, held: &'a HeldClaim, started: Timestam
         context.cluster.write_as_holder(&held.key, &held.token, &status).await
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -240,7 +240,8 @@ impl DurableRun<'_> {
         let cut_off = !whole || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
         let recorder = self.recorder.take().unwrap_or_else(|| self.held.recorder(self.context, &Redaction::default()));
         let hurry = self.context.aborting.cancelled();
-        let CapturedOutput { stdout, stderr, stdout_record, stderr_record } = recorder.finish(cut_off, hurry).await;
+        let CapturedOutput { stdout, stderr, stdout_record, stderr_record, recording } =
+            recorder.finish(cut_off, hurry).await;
         let held_by = ended.iter().flat_map(|ended| &ended.holders).map(holder_record).collect();
         CommandOutcome {
             ending,
@@ -259,6 +260,7 @@ impl DurableRun<'_> {
                 incomplete: !whole,
                 incomplete_reason,
                 held_by: if incomplete_reason == Some(IncompleteReason::StillOpen) { held_by } else { Vec::new() },
+                recording,
             },
         }
     }

@@ -20,6 +20,8 @@ pub struct QueuedExecution {
     pub wait: AllowedWait,
     /// Requester, or empty if the requester is unknown. Requesters take turns.
     pub requester: String,
+    /// True if a client of the gateway gives the input. Such an execution runs in Direct mode.
+    pub is_interactive: bool,
 }
 
 /// An execution as the API server delivered it, and its size.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 use tokio::time::{Instant, timeout};
 
 /// Maximum size of one write to standard input, in bytes. Larger writes failed during a key exchange.
@@ -16,6 +16,12 @@ const MAX_WRITE_BYTES: usize = 32 << 10;
 
 /// Deadline for sending one message. A machine that reads nothing delays the message.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Maximum time until the machine answers the request for a terminal.
+const TERMINAL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Type of the terminal that Writ requests: the one of most clients. Programs read it from TERM.
+const TERMINAL_TYPE: &str = "xterm-256color";
 
 /// A write to standard input in progress.
 type Feeding = Pin<Box<dyn Future<Output = Result<(), russh::Error>> + Send + Sync>>;
@@ -25,8 +31,11 @@ pub struct Session {
     channel: ChannelReadHalf,
     /// Shared with `feeding`, which is dropped with this value.
     writer: Arc<ChannelWriteHalf<Msg>>,
-    /// The write to standard input that [`Session::feed`] started. `None` if no write is in progress.
+    /// The write to standard input that [`Session::feed`] or [`Session::start_write`] started. `None` if no write is in
+    /// progress.
     feeding: Option<Feeding>,
+    /// True if the write in progress ends standard input.
+    ends_input: bool,
     /// Time at which the write of [`Session::feed`] was complete.
     fed: Option<Instant>,
     /// True if the machine closed the channel itself. All events of the machine have then arrived.
@@ -49,6 +58,8 @@ pub enum SessionEvent {
     Stdout(Bytes),
     /// Bytes of standard error.
     Stderr(Bytes),
+    /// The write of [`Session::start_write`] is complete.
+    Written,
     /// Exit code of the command.
     ExitCode(u32),
     /// Signal that ended the command, without `SIG`.
@@ -66,6 +77,17 @@ pub enum Signal {
     Terminate,
     /// KILL.
     Kill,
+    /// HUP. Interactive shells end by it, and ignore TERM.
+    HangUp,
+}
+
+/// Size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TerminalSize {
+    /// Number of columns.
+    pub columns: u16,
+    /// Number of rows.
+    pub rows: u16,
 }
 
 impl Session {
@@ -75,6 +97,7 @@ impl Session {
             channel,
             writer: Arc::new(writer),
             feeding: None,
+            ends_input: false,
             fed: None,
             closed: false,
             has_ended_input: AtomicBool::new(false),
@@ -106,6 +129,35 @@ impl Session {
         timeout(WRITE_DEADLINE, self.writer.exec(true, command_line)).await.unwrap_or(Err(russh::Error::SendError))
     }
 
+    /// Requests a terminal that echoes no input (RFC 4254, section 6.2). Returns false if the machine refuses. Call it
+    /// before [`Session::exec`].
+    ///
+    /// # Errors
+    /// The connection is lost, or the machine did not answer in time. Nothing runs.
+    pub async fn request_terminal(&mut self, size: TerminalSize) -> Result<bool, russh::Error> {
+        let (columns, rows) = (u32::from(size.columns), u32::from(size.rows));
+        let request = self.writer.request_pty(true, TERMINAL_TYPE, columns, rows, 0, 0, &[(Pty::ECHO, 0)]);
+        timeout(WRITE_DEADLINE, request).await.unwrap_or(Err(russh::Error::SendError))?;
+        let answer = async {
+            loop {
+                match self.channel.wait().await {
+                    Some(ChannelMsg::Success) => return Ok(true),
+                    Some(ChannelMsg::Failure) => return Ok(false),
+                    Some(ChannelMsg::Close) | None => return Err(russh::Error::Disconnect),
+                    Some(_) => {}
+                }
+            }
+        };
+        timeout(TERMINAL_DEADLINE, answer).await.unwrap_or(Err(russh::Error::ConnectionTimeout))
+    }
+
+    /// Reports a new size of the client's terminal. The machine does not answer.
+    pub async fn resize(&self, size: TerminalSize) {
+        let (columns, rows) = (u32::from(size.columns), u32::from(size.rows));
+        // [`Session::next`] reports a lost connection.
+        let _ = timeout(WRITE_DEADLINE, self.writer.window_change(columns, rows, 0, 0)).await;
+    }
+
     /// Writes a few bytes to the command's standard input, which stays open. If this function fails, some bytes were
     /// perhaps sent.
     ///
@@ -121,14 +173,24 @@ impl Session {
     pub fn feed(&mut self, bytes: Bytes) {
         let writer = Arc::clone(&self.writer);
         self.fed = None;
+        self.ends_input = true;
         self.feeding = Some(Box::pin(async move {
-            let mut rest = bytes;
-            while !rest.is_empty() {
-                let piece = rest.split_to(rest.len().min(MAX_WRITE_BYTES));
-                writer.data_bytes(piece).await?;
-            }
+            write_all(&writer, bytes).await?;
             writer.eof().await
         }));
+    }
+
+    /// Starts a write to the command's standard input, which stays open. The caller must call [`Session::next`], which
+    /// sends the bytes. Call it only if [`Session::is_writing`] returns false.
+    pub fn start_write(&mut self, bytes: Bytes) {
+        let writer = Arc::clone(&self.writer);
+        self.ends_input = false;
+        self.feeding = Some(Box::pin(async move { write_all(&writer, bytes).await }));
+    }
+
+    /// Returns true while a write to standard input is in progress.
+    pub fn is_writing(&self) -> bool {
+        self.feeding.is_some()
     }
 
     /// Returns the time at which the machine had accepted all bytes of [`Session::feed`]. Returns `None` before this
@@ -165,6 +227,7 @@ impl Session {
         let signal = match signal {
             Signal::Terminate => Sig::TERM,
             Signal::Kill => Sig::KILL,
+            Signal::HangUp => Sig::HUP,
         };
         let _ = timeout(WRITE_DEADLINE, self.writer.signal(signal)).await;
     }
@@ -178,6 +241,9 @@ impl Session {
                 sent = async { match feeding.as_mut() { Some(feeding) => feeding.await, None => pending().await } } => {
                     self.feeding = None;
                     // If the write failed, the next event reports the closed channel or the lost connection.
+                    if !self.ends_input {
+                        return SessionEvent::Written;
+                    }
                     if sent.is_ok() {
                         self.has_ended_input.store(true, Ordering::Relaxed);
                         self.fed = Some(Instant::now());
@@ -206,6 +272,15 @@ impl Session {
             }
         }
     }
+}
+
+async fn write_all(writer: &ChannelWriteHalf<Msg>, bytes: Bytes) -> Result<(), russh::Error> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(MAX_WRITE_BYTES));
+        writer.data_bytes(piece).await?;
+    }
+    Ok(())
 }
 
 /// Returns the name of a signal as Writ records it. Of an unknown name, keeps at most 32 printable characters.

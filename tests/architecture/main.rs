@@ -35,6 +35,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("output", &["api", "backoff", "policy"]),
     ("ssh", &["fairness"]),
     ("launcher", &["api", "policy"]),
+    ("interactive", &[]),
     (
         "fleet",
         &["api", "backoff", "policy", "execution", "machine", "cluster", "fairness", "ssh", "launcher", "telemetry"],
@@ -54,6 +55,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "fleet",
             "telemetry",
             "traces",
+            "interactive",
         ],
     ),
     (
@@ -73,7 +75,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "traces",
         ],
     ),
-    ("gateway", &["api", "policy", "execution", "cluster", "output", "telemetry", "traces"]),
+    ("gateway", &["api", "policy", "execution", "cluster", "interactive", "output", "telemetry", "traces"]),
     ("cli", &["api", "policy", "cluster", "output"]),
     ("cli::machine", &["api", "policy", "execution", "cli", "cluster", "fleet", "ssh"]),
     ("operations", &["telemetry", "traces"]),

@@ -111,6 +111,7 @@ impl Machine {
             environment: BTreeMap::new(),
             timeout_seconds: 30,
             interactive: false,
+            record_input: false,
             output: OutputBounds::default(),
             redact: Vec::new(),
             minimum_retention_seconds: None,
@@ -130,7 +131,7 @@ impl Machine {
         let drained = async {
             loop {
                 match session.next().await {
-                    SessionEvent::Started => {}
+                    SessionEvent::Started | SessionEvent::Written => {}
                     SessionEvent::Stdout(bytes) => ran.stdout.extend(bytes),
                     SessionEvent::Stderr(bytes) => ran.stderr.extend(bytes),
                     SessionEvent::ExitCode(code) => ran.code = Some(code),

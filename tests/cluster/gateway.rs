@@ -1,6 +1,7 @@
 //! The gateway over the network: real API server, sshd and `writ serve`, and callers with real credentials.
 
 mod answers;
+mod exec;
 mod idempotency;
 mod reads;
 mod socket;

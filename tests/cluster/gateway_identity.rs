@@ -16,15 +16,18 @@ use serde_json::{Value, json};
 use writ::cluster::{Acting, ActingError, ClientOptions, Cluster, RequesterError};
 
 use crate::world::{ACCOUNT, GATEWAY_ACCOUNT, HOME, World, client_of, world};
-use attacks::{Attempt, Call, Caller, Expected, Places, alice, attempts, create, is_alices, is_kept, mark, person};
+use attacks::{
+    Attempt, Call, Caller, Expected, NO_SESSION, Places, alice, attempts, create, is_alices, is_kept, mark, person,
+};
 
 /// Maximum wait for an expected event. The machine also runs other tests.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum time for which the API server caches a permitted impersonation, and time for a busy machine.
 const CACHE_TIMEOUT: Duration = Duration::from_secs(25);
 /// Policies that the test deletes and creates again: kind, name.
-const RELOADED: [(&str, &str); 4] = [
+const RELOADED: [(&str, &str); 5] = [
     ("validatingadmissionpolicy", "writ-requester-names"),
+    ("validatingadmissionpolicy", "writ-session"),
     ("mutatingadmissionpolicy", "writ-via"),
     ("mutatingadmissionpolicy", "writ-requester-create"),
     ("mutatingadmissionpolicy", "writ-audit"),
@@ -167,6 +170,7 @@ async fn until_policy(thief: &Thief, places: &Places, name: &str, is_in_force: b
         let dry_run = |key: &str| attacks::dry_run_with_annotation(served, key, "gateway");
         let is = match name {
             "writ-requester-names" => is_refused(&thief.send(&dry_run("x"), &manager).await),
+            "writ-session" => is_refused(&thief.send(&attacks::dry_run_session(served), &alice()).await),
             "writ-via" => thief.send(&dry_run("writ.dev/via"), &alice()).await.is_ok_and(|x| mark(&x).is_none()),
             "writ-audit" => thief.send(&dry_run("x"), &alice()).await.is_ok_and(|x| is_kept(&x)),
             _ => thief.send(&attacks::dry_run_forged(served), &alice()).await.is_ok_and(|x| is_alices(&x)),
@@ -280,6 +284,31 @@ async fn the_gateway_does_not_write_the_record_even_if_it_may_act_as_writ() {
     let output = thief.world.kubectl(&[&patch[..], &forged[..]].concat());
     let refusal = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && refusal.contains("only Writ writes it"), "{refusal}");
+}
+
+/// Attempt 78, by clients with access of their own. The mark of the gateway is in no request of theirs.
+#[tokio::test]
+async fn nobody_with_direct_access_sets_a_session_not_even_writ() {
+    let world = world();
+    let namespace = world.namespace_name();
+    world.kubectl_succeeds(&["create", "namespace", &namespace]);
+    let clients = [("administrator", world.client().await), ("Writ", client_of(&world.operator).await)];
+    for (name, client) in clients {
+        let direct = Thief { world: Arc::clone(&world), client };
+        let without = attacks::dry_run_with_annotation(&namespace, "example.org/x", "y");
+        let answer = direct.send(&without, &Caller::new()).await;
+        assert!(is_stored(&answer), "{name}: {answer:?}");
+        let answer = direct.send(&attacks::dry_run_session(&namespace), &Caller::new()).await;
+        let refusal = answer.expect_err(name);
+        assert!(refusal.0 == 403 && refusal.1.contains(NO_SESSION), "{name}: {refusal:?}");
+    }
+    // `admin` is in admission.exemptUsers, and alice is a person with the right to create executions.
+    bind(&world, &namespace, "alice", "writ-requester", "--user=alice");
+    let admin = Thief { client: world.client().await, world };
+    for caller in [person("admin", &["system:masters"]), person("alice", &["staff"])] {
+        let answer = admin.send(&attacks::dry_run_session(&namespace), &caller).await;
+        assert!(answer.is_err_and(|(_, message)| message.contains(NO_SESSION)), "{caller:?}");
+    }
 }
 
 /// Attempt 75, in a release that serves all namespaces. Each namespace opens itself by the command of the notes.

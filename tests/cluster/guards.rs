@@ -38,6 +38,7 @@ async fn a_spec_cannot_change_after_creation() {
         json!({"timeoutSeconds": 77}),
         json!({"startingDeadlineSeconds": 7}),
         json!({"whenOffline": "Fail"}),
+        json!({"session": {"tty": true}}),
         json!({"ttlSecondsAfterFinished": 7}),
     ];
     for change in changes {

@@ -58,7 +58,11 @@ impl Controller {
             holders: Arc::clone(&holders),
             outputs: OutputSinks { live: live.clone(), store: None },
             spool: None,
-            limits: FollowLimits { unreachable: Duration::from_secs(60), stop: Duration::from_secs(60) },
+            limits: FollowLimits {
+                unreachable: Duration::from_secs(60),
+                stop: Duration::from_secs(60),
+                idle: Duration::from_secs(60),
+            },
             network: AddressPolicy::new(loopback.to_vec(), Vec::new(), cluster.addresses().await),
         });
         let stop = CancellationToken::new();

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin};
 use std::time::{Duration, Instant};
 
-use writ::policy::marked_command_line;
+use writ::policy::{StandardInput, marked_command_line};
 
 use crate::machine::{Kind, Machine, sh, with_each_login};
 
@@ -22,7 +22,7 @@ struct Login {
 
 impl Login {
     fn new(machine: &Machine, before: &str, script: &str) -> Self {
-        let mut child = machine.direct(before, &marked_command_line(&sh(script), READY));
+        let mut child = machine.direct(before, &marked_command_line(&sh(script), READY, StandardInput::Empty));
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdin, stdout }

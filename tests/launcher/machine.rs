@@ -99,6 +99,7 @@ pub fn decision(argv: &[&str]) -> DecisionRecord {
         environment: BTreeMap::new(),
         timeout_seconds: 100,
         interactive: false,
+        record_input: false,
         output: OutputBounds::default(),
         redact: Vec::new(),
         minimum_retention_seconds: None,

@@ -40,6 +40,10 @@ pub struct DecisionRecord {
     /// True if the rule allows a terminal and standard input for the command.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interactive: bool,
+    /// True if the rule makes the recording of a session contain the input. Else the recording has the time and the
+    /// size of each input.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record_input: bool,
     /// Limits on the output.
     #[serde(default)]
     pub output: OutputBounds,

@@ -23,6 +23,9 @@ pub struct OutputRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub held_by: Vec<OutputHolder>,
+    /// Recording of the session: its output with times. Absent if the execution was no interactive session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingRecord>,
 }
 
 /// Cause of an incomplete record of the output.
@@ -100,4 +103,41 @@ pub enum Encoding {
     /// bytes.
     #[serde(rename = "base64")]
     Base64,
+}
+
+/// Size, digest and place of the recording of an interactive session. The recording is a file in the format asciicast
+/// v3. The gateway returns it at `/api/v1/commands/ID/recording`.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordingRecord {
+    /// Size of the recording in bytes, at most 16 MiB. Its output is the redacted output.
+    #[schemars(range(min = 0))]
+    pub bytes: i64,
+    /// SHA-256 of the recording, in lower case hexadecimal.
+    #[schemars(length(max = 64))]
+    pub sha256: String,
+    /// True if the whole recording is in the output store of the `writ serve` that ran the command.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stored: bool,
+    /// Reason why the recording was not stored, as a sentence of at most 256 characters. Absent if `stored` is true, or
+    /// if the status had no space for the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub not_stored: Option<String>,
+    /// True if the recording ends before the session, because the recording reached its maximum size. The record of the
+    /// streams (`output.stdout`, `output.stderr`) is not affected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
+    /// Number of bytes of output and recorded input that an incomplete recording leaves out. Absent if the number is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub left_out_bytes: i64,
+    /// True if the recording has the bytes of the input (`decision.recordInput`), which can include passwords. Otherwise
+    /// the recording has only the time and the size of each input.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub records_input: bool,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }

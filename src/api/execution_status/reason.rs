@@ -45,8 +45,8 @@ pub enum Reason {
     CancelledBeforeStart,
     /// Rejected. Surfaces when no rule of the namespace describes the request.
     NoMatchingRule,
-    /// Rejected. Surfaces when a rule describes the request, but does not allow this machine, this requester, this
-    /// action type, these environment variables or this timeout.
+    /// Rejected. Surfaces when a rule describes the request, but does not allow this machine, an interactive session,
+    /// this requester, this action type, these environment variables or this timeout.
     NotPermitted,
     /// Rejected. Surfaces when a rule with effect Deny forbids the request, even if other rules allow it.
     Denied,
@@ -87,6 +87,9 @@ pub enum Reason {
     /// the connection was lost before the exec request.
     #[serde(alias = "ExecutionRefused")]
     ExecRequestRefused,
+    /// LaunchFailed. Surfaces when no client was connected to an interactive execution within 30 s, or the client left
+    /// before the command started.
+    NoSession,
     /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running. In Direct mode
     /// the execution ends at once. In Durable mode Writ keeps trying to read the end of the command from the machine.
     /// The attempts and the execution end `timeoutSeconds` plus `writ serve --unreachable-seconds` (an hour) after the

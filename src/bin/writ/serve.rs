@@ -96,6 +96,11 @@ pub struct Serve {
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=86_400))]
     stop_seconds: u64,
 
+    /// Maximum time without input and output of an interactive session, in seconds, 1 to 86400. After this time, Writ
+    /// ends its command.
+    #[arg(long, default_value_t = 900, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    interactive_idle_seconds: u64,
+
     /// Directory for files that must survive a restart. The directory contains outputs, unless --output-store names
     /// another place. The directory also contains results of Direct mode until they are written to the API server
     /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
@@ -163,7 +168,11 @@ impl Serve {
 
     fn patience(&self) -> FollowLimits {
         let seconds = Duration::from_secs;
-        FollowLimits { unreachable: seconds(self.unreachable_seconds), stop: seconds(self.stop_seconds) }
+        FollowLimits {
+            unreachable: seconds(self.unreachable_seconds),
+            stop: seconds(self.stop_seconds),
+            idle: seconds(self.interactive_idle_seconds),
+        }
     }
 
     /// Opens the spool, the directory for results of Direct mode. Then writes the results of an earlier process from
@@ -255,7 +264,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     measure(endpoints.as_ref(), &runner, &stamping, live.clone());
     let finished = options.retention.context(&cluster, store.clone(), &events);
     let (watches, mut following) = start_watches(&cluster, &policies, &stop);
-    let gateway = options.gateway.start((&cluster, &stamping, &watches), (&live, store.as_ref())).await?;
+    let gateway = options.gateway.start((&cluster, &stamping, &watches, &runner), (&live, store.as_ref())).await?;
     let shared = (&cluster, &policies, &watches);
     let others = start_other_controllers(shared, &runner, (&stamping, &events), machine_wakes, finished, &stop);
     let context = command_execution::Context {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::api::CommandExecutionSpec;
 use crate::api::command_execution::{Requester, RuleRequest};
+use crate::api::{CommandExecutionSpec, SessionRequest};
 
 /// Parses `NAME=VALUE` from a repeatable flag.
 pub(in crate::cli) fn parse_key_value(text: &str) -> Result<(String, String), String> {
@@ -32,6 +32,9 @@ pub(in crate::cli) struct RequestInput {
     pub environment: BTreeMap<String, String>,
     #[serde(default)]
     pub timeout_seconds: Option<u32>,
+    /// Interactive session, as the gateway requests it.
+    #[serde(default)]
+    pub session: Option<SessionRequest>,
     /// Labels of the Machine. If absent, Writ uses the labels of the Machine in the cluster or of the flags.
     #[serde(default)]
     pub machine_labels: Option<BTreeMap<String, String>>,
@@ -50,6 +53,7 @@ impl RequestInput {
             action_type: self.action_type.clone(),
             environment: self.environment.clone(),
             timeout_seconds: self.timeout_seconds,
+            session: self.session,
             ..CommandExecutionSpec::on_machine("explained")
         }
     }
@@ -63,6 +67,7 @@ impl RequestInput {
             action_type: spec.action_type.clone(),
             environment: spec.environment.clone(),
             timeout_seconds: spec.timeout_seconds,
+            session: spec.session,
             machine_labels: None,
             requested_by: spec.requested_by.clone(),
         }

@@ -171,6 +171,7 @@ async fn plan(
         rules,
         identity,
         runner,
+        has_client: context.runner.has_client(&namespace, &live.name_any()),
         queue,
         holder: reads.holder,
         grace_for_missing: context.grace_for_missing,

@@ -100,6 +100,7 @@ fn outcome(ending: Termination, stop_cause: Option<StopCause>) -> CommandOutcome
             incomplete: false,
             incomplete_reason: None,
             held_by: Vec::new(),
+            recording: None,
         },
     }
 }

@@ -2,6 +2,7 @@
 //! `Situation::pending().with_deadline(0)`.
 
 mod creation;
+mod interactive;
 mod receipts;
 mod when_offline;
 
@@ -30,6 +31,7 @@ struct Situation {
     rules: RuleSet,
     identity: Identity<'static>,
     work: RunnerFact,
+    has_client: bool,
     queue: QueueFact,
     holder: HolderFact,
     age: Duration,
@@ -58,6 +60,7 @@ impl Situation {
             rules: rules("say hello"),
             identity: Identity::Unknown,
             work: RunnerFact::Idle,
+            has_client: false,
             queue: QueueFact { waiting: 0, has_free_slot: true },
             holder: HolderFact::Own,
             age: Duration::from_secs(1),
@@ -142,6 +145,7 @@ impl Situation {
             rules: self.rules.clone(),
             identity: self.identity,
             runner: self.work.clone(),
+            has_client: self.has_client,
             queue: self.queue,
             holder: self.holder,
             grace_for_missing: Duration::from_secs(10),

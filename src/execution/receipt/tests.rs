@@ -1,6 +1,6 @@
 use super::*;
 use crate::api::command_execution::{Canceller, Requester, RuleRequest};
-use crate::api::{Phase, WhenOffline};
+use crate::api::{Phase, SessionRequest, WhenOffline};
 
 fn execution(name: &str, status: serde_json::Value) -> CommandExecution {
     serde_json::from_value(serde_json::json!({
@@ -51,6 +51,7 @@ fn digest_has_all_fields_except_requester_and_ttl() {
         CommandExecutionSpec { starting_deadline_seconds: 299, ..spec.clone() },
         CommandExecutionSpec { when_offline: WhenOffline::Fail, ..spec.clone() },
         CommandExecutionSpec { timeout_seconds: Some(30), ..spec.clone() },
+        CommandExecutionSpec { session: Some(SessionRequest::default()), ..spec.clone() },
         CommandExecutionSpec { command: Some("say hello ".to_owned()), ..spec.clone() },
         CommandExecutionSpec { environment: [("A".to_owned(), String::new())].into(), ..spec.clone() },
         CommandExecutionSpec::on_machine("web-1"),

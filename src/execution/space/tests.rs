@@ -4,14 +4,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::*;
 use crate::api::execution_status::{
     Claim, DecisionRecord, Encoding, IncompleteReason, MachineRecord, ObjectRecord, OutputBounds, OutputHolder,
-    OutputRecord, StreamRecord,
+    OutputRecord, RecordingRecord, StreamRecord,
 };
 use crate::api::{CommandExecution, CommandExecutionSpec, ExecutionMode, Phase, Reason};
 use crate::execution::{CommandOutcome, MAX_MESSAGE_CHARACTERS, Termination, conclude, with_new_holder, with_start};
 
 /// Size of the entries in `metadata.managedFields` for the fields of a result, in bytes: the size that an API server
 /// wrote, doubled.
-const MANAGED_FIELDS: usize = 1400;
+const MANAGED_FIELDS: usize = 1800;
 
 fn noon() -> Timestamp {
     "2026-11-29T12:00:00.123456Z".parse().unwrap()
@@ -47,6 +47,7 @@ fn claimed(size: &ObjectSize) -> CommandExecution {
         environment: std::collections::BTreeMap::new(),
         timeout_seconds: 1,
         interactive: false,
+        record_input: false,
         output: OutputBounds { inline_bytes: 16_384, ..OutputBounds::default() },
         redact: Vec::new(),
         minimum_retention_seconds: Some(31_536_000),
@@ -75,6 +76,15 @@ fn result(execution: &CommandExecution, ending: Termination, character: char) ->
         not_stored: Some("<".repeat(256)),
         encoding: Encoding::Base64,
     };
+    let recording = RecordingRecord {
+        bytes: i64::MAX,
+        sha256: "0".repeat(64),
+        stored: false,
+        not_stored: Some("<".repeat(256)),
+        incomplete: true,
+        left_out_bytes: i64::MAX,
+        records_input: true,
+    };
     let holder = OutputHolder { process_id: i64::MAX, name: "n".repeat(15) };
     let outcome = CommandOutcome {
         ending,
@@ -90,6 +100,7 @@ fn result(execution: &CommandExecution, ending: Termination, character: char) ->
             incomplete: true,
             incomplete_reason: Some(IncompleteReason::StillOpen),
             held_by: vec![holder; 8],
+            recording: Some(recording),
         },
     };
     let mut status = conclude(execution, outcome, noon());

@@ -38,6 +38,7 @@ fn each_phase_and_reason_of_the_contract_has_its_status_code() {
         (Phase::LaunchFailed, Reason::StartingDeadlineExceeded, Some(408)),
         (Phase::LaunchFailed, Reason::HostKeyMismatch, Some(500)),
         (Phase::LaunchFailed, Reason::PolicyChanged, Some(500)),
+        (Phase::LaunchFailed, Reason::NoSession, Some(500)),
         (Phase::OutcomeUnknown, Reason::ConnectionLost, Some(500)),
         (Phase::OutcomeUnknown, Reason::Rebooted, Some(500)),
         (Phase::Queued, Reason::MachineSuspended, Some(408)),

@@ -111,7 +111,7 @@ async fn execute_command(
     spec.machine_ref.name.clone_from(&machine.name);
     let _places = gateway.caller_sockets().take(caller.name(), 1)?;
     let new = NewExecution { caller: &caller, machine: &machine, spec, key: key.as_deref() };
-    let Created { execution, end, is_replay } = gateway.create_execution(new).await?;
+    let Created { execution, end, is_replay, .. } = gateway.create_execution(new).await?;
     let execution = match execution.phase().is_finished() {
         true => execution,
         false => gateway.wait_for_end(&machine.namespace, &execution.name_any(), end, deadline).await?,

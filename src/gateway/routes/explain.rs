@@ -116,6 +116,8 @@ struct DecisionView {
     timeout_seconds: u32,
     /// True if the rule permits a terminal and standard input.
     interactive: bool,
+    /// True if the recording of a session contains the input.
+    record_input: bool,
     /// Patterns of output that is redacted.
     redact: Vec<String>,
     /// Minimum retention of the execution, in seconds. Absent for the default of the installation.
@@ -241,6 +243,7 @@ impl DecisionView {
             environment: decision.environment,
             timeout_seconds: decision.timeout_seconds,
             interactive: decision.interactive,
+            record_input: decision.record_input,
             redact: decision.redact,
             minimum_retention_seconds: decision.minimum_retention_seconds,
         }

@@ -69,6 +69,8 @@ struct RuleView {
     timeout_seconds: TimeoutView,
     /// True if the rule permits a terminal and standard input.
     interactive: bool,
+    /// True if the recording of a session contains the input.
+    record_input: bool,
 }
 
 /// Parameter or environment variable. Exactly one of `enum`, `integer` and `pattern` is present.
@@ -178,6 +180,7 @@ impl RuleView {
                 maximum: rule.maximum_timeout_seconds,
             },
             interactive: rule.interactive,
+            record_input: rule.record_input,
         }
     }
 }

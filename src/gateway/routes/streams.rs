@@ -118,7 +118,12 @@ async fn run_stream(
 }
 
 /// Opens a socket that ends when the caller loses a right.
-fn open(gateway: &Gateway, caller: &Caller, right: Right, namespace: &str) -> Result<CallerSocket, ApiError> {
+pub(super) fn open(
+    gateway: &Gateway,
+    caller: &Caller,
+    right: Right,
+    namespace: &str,
+) -> Result<CallerSocket, ApiError> {
     let access_lost = gateway.clone().access_lost(caller.clone(), right, namespace.to_owned());
     gateway.caller_sockets().enter(caller.name(), 1, gateway.sockets(), access_lost)
 }
@@ -131,7 +136,7 @@ async fn start(
 ) -> Result<ExecutionFeed, ApiError> {
     let (spec, key) = requested(&message, &machine)?;
     let new = NewExecution { caller: &caller, machine: &machine, spec, key: key.as_deref() };
-    let Created { execution, end, is_replay } = gateway.create_execution(new).await?;
+    let Created { execution, end, is_replay, .. } = gateway.create_execution(new).await?;
     let feed = ExecutionFeed::for_run(&gateway, execution, is_replay);
     // Until the feed has subscribed, this subscription keeps the bytes of a command that ends at once.
     drop(end);

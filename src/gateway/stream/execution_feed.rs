@@ -108,6 +108,14 @@ impl ExecutionFeed {
         feed
     }
 
+    /// Returns the feed for the client of an interactive execution.
+    pub fn for_client(gateway: &Gateway, execution: CommandExecution) -> Self {
+        let mut feed = Self::new(gateway, &execution, Form::Exec, StreamOffsets::default());
+        feed.add_message(feed.messages.execution(false));
+        feed.begin(execution);
+        feed
+    }
+
     /// Returns the feed for a viewer, from these offsets on.
     ///
     /// # Errors
@@ -174,14 +182,21 @@ impl ExecutionFeed {
     }
 
     fn add_output(&mut self, stream: StreamKind, offset: u64, bytes: Bytes) {
+        let is_binary = self.messages.form() == Form::Exec;
         let position = self.position(stream);
         position.next = offset + bytes.len() as u64;
+        if is_binary {
+            return self.ready.push_back(Ready::Item(FeedItem::Output(bytes)));
+        }
         let chunk = position.holdback.push(offset, bytes);
         self.ready.push_back(Ready::Output { stream, chunk });
     }
 
     /// Adds the held bytes of a stream, because other bytes than the next ones follow.
     fn flush(&mut self, stream: StreamKind) {
+        if self.messages.form() == Form::Exec {
+            return;
+        }
         let chunk = self.position(stream).holdback.flush();
         self.ready.push_back(Ready::Output { stream, chunk });
     }
@@ -208,8 +223,10 @@ impl ExecutionFeed {
     fn finish_with(&mut self, status: &CommandExecutionStatus) {
         let (message, signal) = (status.message.as_deref(), status.signal.as_deref());
         match (self.messages.form(), refusal(status, 0)) {
-            (Form::Run, None) => self.finish(self.messages.exit(status.exit_code, signal), Closing::Complete),
-            (Form::Run, Some(refused)) => self.fail(refused),
+            (Form::Run | Form::Exec, None) => {
+                self.finish(self.messages.exit(status.exit_code, signal), Closing::Complete)
+            }
+            (Form::Run | Form::Exec, Some(refused)) => self.fail(refused),
             (Form::Watch, _) => {
                 self.finish(self.messages.end(&EndedStatus::from(status), message, signal), Closing::Complete);
             }
@@ -276,6 +293,8 @@ impl ExecutionFeed {
             Some(LiveEvent::Gap { stream, offset, length, reason }) => {
                 self.add_gap(stream, (offset, length), reason.as_str());
             }
+            // A client of a session sees the terminal itself.
+            Some(LiveEvent::Progress(_)) if self.messages.form() == Form::Exec => {}
             Some(LiveEvent::Progress(progress)) => self.add_message(self.messages.progress(&progress)),
             Some(LiveEvent::Restarted) => {
                 for stream in StreamKind::ALL {

@@ -40,6 +40,10 @@ impl MessageSink for LineSink {
         self.line(text).await
     }
 
+    async fn output(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        self.line(String::from_utf8_lossy(&bytes).into_owned()).await
+    }
+
     async fn ping(&mut self) -> Result<(), Gone> {
         self.line(PING.to_owned()).await
     }

@@ -17,6 +17,9 @@ const MAX_JSON: usize = 60 << 10;
 pub enum Form {
     /// For the caller that runs the command: the last message has the exit code, or is an error.
     Run,
+    /// For the client of an interactive execution: output comes as binary frames. The last message has the exit code, or
+    /// is an error.
+    Exec,
     /// For viewers of any execution: each message also has `executionId`, `output` and `status`.
     Watch,
 }
@@ -87,6 +90,15 @@ struct End {
     exec_time: Option<i64>,
 }
 
+/// Last message to the client of an interactive execution.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecEnd<'a> {
+    exit_code: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<&'a str>,
+}
+
 impl Messages {
     /// Returns the messages about the command `command_id`.
     pub fn new(form: Form, command_id: String) -> Self {
@@ -101,7 +113,7 @@ impl Messages {
     /// Returns the maximum size of a text in one message as JSON, in bytes.
     pub fn max_json(&self) -> usize {
         match self.form {
-            Form::Run => MAX_JSON,
+            Form::Run | Form::Exec => MAX_JSON,
             // Viewers receive each text twice.
             Form::Watch => MAX_JSON / 2,
         }
@@ -148,6 +160,9 @@ impl Messages {
 
     /// Returns the last message to the caller whose command ended by itself.
     pub fn exit(&self, exit_code: Option<i64>, signal: Option<&str>) -> String {
+        if self.form == Form::Exec {
+            return to_json(&ExecEnd { exit_code, signal });
+        }
         let data = Some(Data::ExitCode(exit_code));
         to_json(&Message { kind: "exit", data, signal, ..Message::default() })
     }
@@ -265,6 +280,13 @@ mod tests {
         ] {
             assert_eq!(parsed(&text), expected);
         }
+    }
+
+    #[test]
+    fn the_last_message_of_a_session_is_the_exit_code() {
+        let messages = of(Form::Exec);
+        assert_eq!(parsed(&messages.exit(Some(3), None)), json!({"exitCode": 3}));
+        assert_eq!(parsed(&messages.exit(None, Some("HUP"))), json!({"exitCode": null, "signal": "HUP"}));
     }
 
     #[test]

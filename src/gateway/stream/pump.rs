@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::gateway::caller_sockets::SocketEnd;
@@ -16,6 +17,8 @@ pub const SEND_DEADLINE: Duration = Duration::from_secs(30);
 pub enum FeedItem {
     /// A message.
     Message(String),
+    /// Bytes of the output of an interactive execution, at most 64 KiB.
+    Output(Bytes),
     /// The last message.
     Last(String, Closing),
 }
@@ -73,6 +76,9 @@ pub trait MessageSink: Send {
     /// Sends a message, and waits until the connection has taken it.
     fn message(&mut self, text: String) -> impl Future<Output = Result<(), Gone>> + Send;
 
+    /// Sends bytes, and waits until the connection has taken them. Sinks for text alone never receive any.
+    fn output(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
+
     /// Sends a sign of life.
     fn ping(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
 
@@ -115,6 +121,7 @@ async fn pump_all(feed: &mut impl Feed, sink: &mut impl MessageSink, ping_interv
         };
         match item {
             Some(FeedItem::Message(text)) => sink.message(text).await?,
+            Some(FeedItem::Output(bytes)) => sink.output(bytes).await?,
             Some(FeedItem::Last(text, closing)) => {
                 sink.message(text).await?;
                 return Ok(closing);
@@ -151,6 +158,11 @@ mod tests {
         async fn message(&mut self, text: String) -> Result<(), Gone> {
             self.0.push(text.clone());
             if text == "gone" { Err(Gone) } else { Ok(()) }
+        }
+
+        async fn output(&mut self, bytes: Bytes) -> Result<(), Gone> {
+            self.0.push(format!("{bytes:?}"));
+            Ok(())
         }
 
         async fn ping(&mut self) -> Result<(), Gone> {

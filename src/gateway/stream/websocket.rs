@@ -32,10 +32,10 @@ const MAX_WRITE_BUFFER: usize = 256 << 10;
 /// Deadline for the first message of a client.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time for the two close frames.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// Time without any frame of the client, also no answer to a ping, after which the client counts as gone. Long, because
 /// a client on a slow line receives the pings only behind all messages in the buffers of the network.
-const SILENCE_DEADLINE: Duration = Duration::from_secs(300);
+pub(super) const SILENCE_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Request for a WebSocket from a program or from a page that may open one.
 pub struct SocketRequest {
@@ -86,7 +86,7 @@ impl FromRequestParts<Gateway> for OptionalSocket {
 impl SocketRequest {
     /// Opens the socket, and sends the messages of a feed.
     pub fn serve(self, socket: CallerSocket, feed: impl Feed + 'static) -> Response {
-        self.upgrade.on_upgrade(move |connection| converse(Connection::new(connection), socket, feed))
+        self.upgrade.on_upgrade(move |connection| feed.hold(Connection::new(connection), socket))
     }
 
     /// Opens the socket, waits for the first message, and sends the messages of the feed that `start` makes from it.
@@ -96,7 +96,7 @@ impl SocketRequest {
         start: impl FnOnce(Bytes) -> F + Send + 'static,
     ) -> Response
     where
-        T: Feed + 'static,
+        T: Conversation + 'static,
         F: Future<Output = Result<T, ApiError>> + Send + 'static,
     {
         self.upgrade.on_upgrade(move |connection| async move {
@@ -111,7 +111,7 @@ impl SocketRequest {
                 None => Err(late()),
             };
             match started {
-                Ok(feed) => converse(connection, socket, feed).await,
+                Ok(conversation) => conversation.hold(connection, socket).await,
                 Err(refused) => {
                     let closing = Closing::for_status(refused.status);
                     if connection.sink.message(error(&refused)).await.is_ok() {
@@ -125,19 +125,33 @@ impl SocketRequest {
 
 fn late() -> ApiError {
     let message = format!(
-        "the first message must arrive within {} s; it is a JSON object with command and action_type",
+        "the first message must arrive within {} s; it is a JSON object with the command",
         FIRST_MESSAGE_DEADLINE.as_secs()
     );
     ApiError::new(StatusCode::REQUEST_TIMEOUT, "Request timeout", "NoRequest", message)
 }
 
-/// The two directions of an open socket.
-struct Connection {
-    sink: SocketSink,
-    frames: SplitStream<WebSocket>,
+/// Exchange with a client after its first message.
+pub trait Conversation: Send {
+    /// Sends and receives, until one side ends the exchange.
+    fn hold(self, connection: Connection, socket: CallerSocket) -> impl Future<Output = ()> + Send;
 }
 
-struct SocketSink(SplitSink<WebSocket, Message>);
+/// A feed, whose client only listens.
+impl<T: Feed> Conversation for T {
+    async fn hold(self, connection: Connection, socket: CallerSocket) {
+        converse(connection, socket, self).await;
+    }
+}
+
+/// The two directions of an open socket.
+pub struct Connection {
+    pub(super) sink: SocketSink,
+    pub(super) frames: SplitStream<WebSocket>,
+}
+
+/// Direction to the client.
+pub(super) struct SocketSink(SplitSink<WebSocket, Message>);
 
 impl Connection {
     fn new(socket: WebSocket) -> Self {
@@ -161,7 +175,7 @@ impl Connection {
     }
 
     /// Ends the socket: sends a close frame, and waits for the client's.
-    async fn close(&mut self, closing: Closing) {
+    pub(super) async fn close(&mut self, closing: Closing) {
         self.sink.close(closing).await;
         let _ = timeout(CLOSE_DEADLINE, drain(&mut self.frames)).await;
     }
@@ -183,7 +197,7 @@ async fn converse(connection: Connection, mut socket: CallerSocket, mut feed: im
 
 /// Reads and ignores what the client sends, until the client is gone. Without this, the answers to pings and the
 /// client's close frame would not be read.
-async fn drain(frames: &mut SplitStream<WebSocket>) {
+pub(super) async fn drain(frames: &mut SplitStream<WebSocket>) {
     while let Ok(Some(Ok(frame))) = timeout(SILENCE_DEADLINE, frames.next()).await {
         if matches!(frame, Message::Close(_)) {
             // The next read sends the answer to the close frame.
@@ -205,6 +219,10 @@ impl SocketSink {
 impl MessageSink for SocketSink {
     async fn message(&mut self, text: String) -> Result<(), Gone> {
         self.send(Message::Text(text.into()), SEND_DEADLINE).await
+    }
+
+    async fn output(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        self.send(Message::Binary(bytes), SEND_DEADLINE).await
     }
 
     async fn ping(&mut self) -> Result<(), Gone> {

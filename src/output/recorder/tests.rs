@@ -11,6 +11,8 @@ use crate::output::{LiveEvent, LiveOptions, LiveOutput, OutputKey, StreamOffsets
 
 use StreamKind::{Stderr, Stdout};
 
+mod sessions;
+
 fn key() -> OutputKey {
     OutputKey { namespace: "team".to_owned(), uid: "uid".to_owned() }
 }

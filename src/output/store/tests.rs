@@ -73,10 +73,12 @@ async fn all_of_an_execution_is_removed_and_nothing_of_another() {
     store.put(&other, HELLO, b"hello".to_vec().into()).await.unwrap();
     store.remove(&owner()).await.unwrap();
     store.put(&owner(), HELLO, b"hello".to_vec().into()).await.unwrap();
-    let partial = store.begin(&owner(), StreamKind::Stdout).await.unwrap();
+    let partial = store.begin(&owner(), "stdout").await.unwrap();
     std::mem::forget(partial);
     assert_eq!(names(&store).len(), 2);
-    store.remove_partials(&owner()).await.unwrap();
+    store.remove_partials(&owner(), "recording").await.unwrap();
+    assert_eq!(names(&store).len(), 2, "another upload is in progress");
+    store.remove_partials(&owner(), "stdout").await.unwrap();
     assert_eq!(names(&store), [HELLO]);
     store.remove(&owner()).await.unwrap();
     assert_eq!(names(&store), Vec::<String>::new());

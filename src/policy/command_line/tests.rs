@@ -25,6 +25,7 @@ fn decision(argv: &[&str]) -> DecisionRecord {
         environment: BTreeMap::new(),
         timeout_seconds: 30,
         interactive: false,
+        record_input: false,
         output: OutputBounds::default(),
         redact: Vec::new(),
         minimum_retention_seconds: None,
@@ -126,7 +127,7 @@ fn every_login_shell_passes_every_printable_word_on() {
     let mut decision = decision(&["/bin/sh", "-c", RECORD, "sh"]);
     decision.argv.extend(words.clone());
     decision.environment = variables(&[("X", r"it's \!a\")]);
-    let lines = [command_line(&decision), marked_command_line(&decision, ("a", "b"))];
+    let lines = [command_line(&decision), marked_command_line(&decision, ("a", "b"), StandardInput::Empty)];
     let permission = "0123456789abcdef".repeat(2);
     let mut tried = Vec::new();
     for shell in ["sh", "dash", "bash", "busybox", "zsh", "ksh", "ksh93", "mksh", "fish", "tcsh", "csh", "yash"] {
@@ -259,7 +260,7 @@ proptest! {
 #[test]
 fn the_text_of_direct_mode_waits_and_asks_sudo_for_what_it_will_execute() {
     let mut decision = decision(&["/bin/echo", "it's"]);
-    let plain = marked_command_line(&decision, ("WRIT3", "ready"));
+    let plain = marked_command_line(&decision, ("WRIT3", "ready"), StandardInput::Empty);
     let script = plain.strip_prefix("exec '/bin/sh' '-c' '").unwrap().split_once("' 'writ' 'WRIT3' 'ready' ").unwrap();
     assert_eq!(format!("exec {}", script.1), command_line(&decision));
     // The script contains no character that login shells read in different ways. Without `runAs`, the script does not
@@ -267,7 +268,7 @@ fn the_text_of_direct_mode_waits_and_asks_sudo_for_what_it_will_execute() {
     assert!(!script.0.contains(['\'', '\\', '!', '\n']) && !script.0.contains("sudo"), "{}", script.0);
     decision.run_as = Some("deploy".to_owned());
     decision.environment = variables(&[("CHANNEL", "stable")]);
-    let asking = marked_command_line(&decision, ("WRIT3", "ready"));
+    let asking = marked_command_line(&decision, ("WRIT3", "ready"), StandardInput::Empty);
     let (script, rest) = asking.split_once("' 'writ' 'WRIT3' 'ready' 'deploy' '").unwrap();
     assert!(script.contains("sudo -n -l -u") && !script.contains("@PATH@") && !script.contains("@COUNT@"), "{script}");
     let (count, words) = rest.split_once("' ").unwrap();

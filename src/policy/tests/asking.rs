@@ -389,7 +389,7 @@ fn the_digest_is_of_everything_that_was_decided() {
     assert!(record.digest.starts_with("sha256:") && record.digest.len() == 71, "{}", record.digest);
     assert_eq!(record.digest, decision.record(time(jiff::Timestamp::MAX)).digest, "the time is not in it");
     let mut others: Vec<Decision> = Vec::new();
-    for index in 0..10 {
+    for index in 0..11 {
         let mut other = decision.clone();
         match index {
             0 => other.whitelist.uid.push('x'),
@@ -401,6 +401,7 @@ fn the_digest_is_of_everything_that_was_decided() {
             6 => other.whitelist.generation += 1,
             7 => other.redact.push("x".to_owned()),
             8 => other.output.drain_seconds += 1,
+            9 => other.record_input = true,
             _ => other.interactive = true,
         }
         others.push(other);

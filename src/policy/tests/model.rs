@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use super::api::command_execution::{Requester, RuleRequest};
 use super::api::selector::MachineSelector;
 use super::api::whitelist::{Effect, IntegerRange, Parameter, Subject, SubjectKind, TimeoutLimits};
-use super::api::{CommandExecutionSpec, Whitelist, WhitelistRule, WhitelistSpec};
+use super::api::{CommandExecutionSpec, SessionRequest, Whitelist, WhitelistRule, WhitelistSpec};
+use super::known_patterns::PATTERNS;
 
 /// Source of choices from bytes. After the last byte, each choice is the first option.
 pub struct Source<'a>(pub &'a [u8]);
@@ -34,61 +35,6 @@ impl Source<'_> {
     pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
-}
-
-/// Pattern, with a function that admits the same values without a regular expression.
-pub struct KnownPattern {
-    pub text: &'static str,
-    pub admits: fn(&str) -> bool,
-    pub samples: &'static [&'static str],
-}
-
-pub const PATTERNS: &[KnownPattern] = &[
-    KnownPattern {
-        text: "[a-z]+",
-        admits: |value| is_all(value, |byte| byte.is_ascii_lowercase()),
-        samples: &["q", "qzx", "a"],
-    },
-    KnownPattern {
-        text: "[0-9]{1,4}",
-        admits: |value| value.len() <= 4 && is_all(value, |byte| byte.is_ascii_digit()),
-        samples: &["0", "007", "9999"],
-    },
-    KnownPattern {
-        text: "[A-Za-z0-9._/-]+",
-        admits: |value| is_all(value, |byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte)),
-        samples: &["qz", "../z", "-x", "--", "/qz/9"],
-    },
-    KnownPattern { text: "(a|aa)+", admits: |value| is_all(value, |byte| byte == b'a'), samples: &["a", "aaaaaaa"] },
-    KnownPattern {
-        text: "(?i)web-[0-9]+",
-        admits: |value| {
-            value.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("web-"))
-                && is_all(&value[4..], |byte| byte.is_ascii_digit())
-        },
-        samples: &["web-1", "WEB-007"],
-    },
-    KnownPattern {
-        text: "(a*)*b",
-        admits: |value| value.strip_suffix('b').is_some_and(|rest| rest.bytes().all(|byte| byte == b'a')),
-        samples: &["b", "aab"],
-    },
-    KnownPattern {
-        text: r"[ -&(-\[\]-~&&[^!]]+",
-        admits: |value| is_all(value, |byte| matches!(byte, 0x20..=0x7e) && !b"'!\\".contains(&byte)),
-        samples: &["q z; x", "a", " ", "{pa}"],
-    },
-    KnownPattern {
-        text: "x|yy|z z",
-        admits: |value| ["x", "yy", "z z"].contains(&value),
-        samples: &["x", "yy", "z z"],
-    },
-    // This pattern is valid only in a Deny, because it admits too much for an Allow.
-    KnownPattern { text: ".*", admits: |_| true, samples: &["", "q"] },
-];
-
-fn is_all(value: &str, is_so: impl Fn(u8) -> bool) -> bool {
-    !value.is_empty() && value.bytes().all(is_so)
 }
 
 #[derive(Clone, Debug)]
@@ -127,6 +73,8 @@ pub struct Rule {
     pub run_as: Option<String>,
     pub environment: Vec<Values>,
     pub maximum_seconds: Option<u32>,
+    pub is_interactive: bool,
+    pub records_input: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -179,12 +127,14 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     let mut rule = other.clone();
     match source.below(8) {
         0 => rule.run_as = Some("quzza".to_owned()),
-        1 | 7 => rule.maximum_seconds = Some(20),
+        1 => rule.maximum_seconds = Some(20),
+        7 => (rule.is_interactive, rule.records_input) = (true, !rule.records_input),
         2 => rule.run.push(vec![Piece::Text("qzqz".to_owned())]),
         3 => rule.subjects = subjects(source),
         4 => launched(source, &mut rule),
         _ => {
             rule = Rule { is_deny: true, environment: Vec::new(), maximum_seconds: None, ..rule };
+            (rule.is_interactive, rule.records_input) = (false, false);
             if source.once_in(2) {
                 rule.text = None;
             } else if rule.text.is_some() && source.once_in(2) {
@@ -272,6 +222,8 @@ fn rule(source: &mut Source<'_>) -> Rule {
         run_as: source.once_in(4).then(|| "quzzb".to_owned()),
         environment,
         maximum_seconds: source.once_in(4).then_some(10),
+        is_interactive: source.once_in(3),
+        records_input: false,
     }
 }
 
@@ -357,6 +309,8 @@ fn whitelist_rule(rule: &Rule) -> WhitelistRule {
         timeout_seconds: rule
             .maximum_seconds
             .map(|seconds| TimeoutLimits { maximum: Some(seconds), ..TimeoutLimits::default() }),
+        interactive: rule.is_interactive,
+        record_input: rule.records_input,
         ..WhitelistRule::default()
     }
 }
@@ -434,6 +388,7 @@ pub fn request(source: &mut Source<'_>, lists: &[List]) -> CommandExecutionSpec 
     if source.once_in(12) {
         spec.environment.insert(source.pick(&["LD_PRELOAD", "PATH", "TZ", "A B", ""]).to_owned(), "qzqz".to_owned());
     }
+    spec.session = source.once_in(4).then(SessionRequest::default);
     spec.timeout_seconds = if source.once_in(4) { Some(source.pick(&[10, 11, 3600, 3601, 0, 86_401])) } else { None };
     spec
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::api::command_execution::Requester;
 use super::api::whitelist::SubjectKind;
 use super::api::{CommandExecutionSpec, Reason};
-use super::model::{Kind, LAUNCHED_BY, List, PATTERNS, Piece, Rule, Values, expanded, whitelist};
+use super::known_patterns::PATTERNS;
+use super::model::{Kind, LAUNCHED_BY, List, Piece, Rule, Values, expanded, whitelist};
 use super::policy::{Decision, Denial, Identity, Request, RuleSet, Verdict, compile, decide};
 
 /// Policy as a model, as compiled rules, and as compiled rules with the Whitelists in another order.
@@ -137,12 +138,15 @@ fn assert_same(decision: &Decision, candidate: &Candidate<'_>) {
     assert_eq!(decision.argv, candidate.argv);
     assert_eq!(decision.environment, candidate.environment);
     assert_eq!((&decision.run_as, decision.timeout_seconds), (&rule.run_as, candidate.seconds));
+    assert_eq!((decision.interactive, decision.record_input), (rule.is_interactive, rule.records_input));
     assert_eq!(decision.action_type, rule.action_type.as_deref().unwrap_or("custom"));
 }
 
 fn is_same(one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
     (&one.argv, &one.environment, one.seconds) == (&other.argv, &other.environment, other.seconds)
         && one.rule.run_as == other.rule.run_as
+        && one.rule.is_interactive == other.rule.is_interactive
+        && one.rule.records_input == other.rule.records_input
 }
 
 fn is_well_formed(spec: &CommandExecutionSpec) -> bool {
@@ -297,6 +301,7 @@ fn permitted<'a>(list: &'a str, rule: &'a Rule, values: Vec<String>, question: &
     let seconds = spec.timeout_seconds.unwrap_or(maximum.min(30));
     let is_permitted = is_of_type
         && is_for(rule, question)
+        && (spec.session.is_none() || rule.is_interactive)
         && is_subject(rule, question) == Some(true)
         && fits_environment
         && seconds <= maximum;

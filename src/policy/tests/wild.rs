@@ -8,7 +8,7 @@ use super::api::command_execution::RuleRequest;
 use super::api::selector::{LabelExpression, LabelOperator, MachineSelector};
 use super::api::unknown_fields::UnknownFields;
 use super::api::whitelist::{Effect, IntegerRange, OutputLimits, Parameter, Subject, SubjectKind, TimeoutLimits};
-use super::api::{CommandExecutionSpec, Whitelist, WhitelistRule, WhitelistSpec};
+use super::api::{CommandExecutionSpec, SessionRequest, Whitelist, WhitelistRule, WhitelistSpec};
 use super::model::{Source, labels, nothing, requester};
 use super::policy::{CompiledWhitelist, Identity, Request, RuleSet, Verdict, compile, decide, lint};
 
@@ -135,6 +135,8 @@ fn rule(source: &mut Source<'_>) -> WhitelistRule {
             unknown_fields: unknown_fields(source),
         }),
         interactive: source.once_in(5),
+        record_input: source.once_in(9),
+        interactive_shell: source.once_in(9),
         output: maybe(source, |source| OutputLimits {
             inline_bytes: Some(source.pick(&[0, 10, u32::MAX])),
             maximum_bytes: Some(source.pick(&[1024, i64::MAX, i64::MIN])),
@@ -168,6 +170,7 @@ fn request(source: &mut Source<'_>, whitelists: &[Whitelist]) -> CommandExecutio
     if source.once_in(5) {
         spec.environment = values(source);
     }
+    spec.session = source.once_in(5).then(SessionRequest::default);
     spec.action_type = maybe(source, |source| text(source, TOKENS)).filter(|_| source.once_in(3));
     spec
 }
@@ -204,7 +207,8 @@ pub fn judge(source: &mut Source<'_>) {
             whitelists.iter().find(|whitelist| whitelist.metadata.name.as_ref() == Some(&decision.whitelist.name));
         let rules = whitelist.map(|whitelist| whitelist.spec.rules.as_slice()).unwrap_or_default();
         assert!(rules.iter().any(|rule| {
-            rule.name == decision.rule && rule.effect != Some(Effect::Deny) && rule.unknown_fields.is_empty()
+            let is_allowing = rule.effect != Some(Effect::Deny) && rule.unknown_fields.is_empty();
+            rule.name == decision.rule && is_allowing && (spec.session.is_none() || rule.interactive)
         }));
         let mut parts = decision.argv[0].split('/');
         assert!(parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | "..")), "{decision:?}");

@@ -54,9 +54,15 @@ impl Run {
                 (false, false) => "this writ serve shut down before the session showed that it did",
             });
         }
-        if let Some((StopCause::Cancel, _, _)) = self.told {
-            let message = "cancelled before it started; Writ ended the login".to_owned();
-            return Termination::Refused(LaunchProblem { reason: Reason::CancelledBeforeStart, message });
+        let stopped = match self.told {
+            Some((StopCause::Cancel, _, _)) => Some((Reason::CancelledBeforeStart, "cancelled before it started")),
+            Some((StopCause::ClientLeft, _, _)) => {
+                Some((Reason::NoSession, "the client left before the command started"))
+            }
+            _ => None,
+        };
+        if let Some((reason, why)) = stopped {
+            return Termination::Refused(LaunchProblem { reason, message: format!("{why}; Writ ended the login") });
         }
         match (self.is_over(), self.accepted) {
             (true, Some(_)) => not_started(Reason::LauncherUnsupported, &self.unexpected.explain(NOT_READY)),

@@ -188,7 +188,7 @@ impl DurableRun<'_> {
             SessionEvent::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
             SessionEvent::ExitCode(code) => unexpected.exited(code),
             SessionEvent::Signal(signal) => unexpected.signalled(&signal),
-            SessionEvent::Started => {}
+            SessionEvent::Started | SessionEvent::Written => {}
             SessionEvent::Refused => return Some(Heard::End(SessionEnd::Silence(REFUSED.to_owned()))),
             SessionEvent::Closed if is_refused_cut(reply, unexpected.exit_code()) => {
                 return Some(Heard::Refused(launch_refused(&RequestRefusal::Cut)));

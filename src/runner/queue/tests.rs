@@ -17,6 +17,7 @@ pub(super) fn work(name: &str, second: i64) -> QueuedExecution {
         created: Timestamp::from_second(second).unwrap(),
         wait: AllowedWait::Machine,
         requester: String::new(),
+        is_interactive: false,
     }
 }
 

@@ -18,6 +18,7 @@ pub struct Socket {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     Message(Value),
+    Bytes(Vec<u8>),
     Closed(u16),
     /// The connection ended without a close frame.
     Lost,
@@ -55,8 +56,17 @@ impl Socket {
 
     /// Sends a text.
     pub async fn send(&mut self, text: &str) {
-        let length = u16::try_from(text.len()).expect("a short text");
-        let mut frame = vec![0x81];
+        self.send_frame(0x81, text.as_bytes()).await;
+    }
+
+    /// Sends bytes.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.send_frame(0x82, bytes).await;
+    }
+
+    async fn send_frame(&mut self, kind: u8, payload: &[u8]) {
+        let length = u16::try_from(payload.len()).expect("a short message");
+        let mut frame = vec![kind];
         match length {
             0..=125 => frame.push(0x80 | length as u8),
             _ => {
@@ -66,7 +76,7 @@ impl Socket {
         }
         // The mask is zero, so the payload is sent as it is.
         frame.extend([0; 4]);
-        frame.extend(text.as_bytes());
+        frame.extend(payload);
         self.stream.write_all(&frame).await.expect("a frame is sent");
     }
 
@@ -77,6 +87,7 @@ impl Socket {
             let Ok((kind, payload)) = read else { return Frame::Lost };
             match kind {
                 1 => return Frame::Message(serde_json::from_slice(&payload).expect("JSON")),
+                2 => return Frame::Bytes(payload),
                 8 => return Frame::Closed(payload.first_chunk().map_or(0, |code| u16::from_be_bytes(*code))),
                 _ => {}
             }
@@ -89,6 +100,7 @@ impl Socket {
         loop {
             match self.next().await {
                 Frame::Message(message) => messages.push(message),
+                Frame::Bytes(bytes) => panic!("bytes {bytes:?} after {messages:?}"),
                 Frame::Closed(code) => return (messages, code),
                 Frame::Lost => panic!("the connection was lost after {messages:?}"),
             }

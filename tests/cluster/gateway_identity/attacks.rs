@@ -12,6 +12,8 @@ use crate::world::{ACCOUNT, GATEWAY_ACCOUNT, HOME};
 const NO_IMPERSONATION: &str = "cannot impersonate";
 /// Part of each refusal because no requester has this name.
 const NO_REQUESTER: &str = "writ-requester-names";
+/// Part of each refusal because only the gateway may set a session.
+pub const NO_SESSION: &str = "only the gateway sets spec.session";
 /// Part of each refusal because the gateway itself lacks a right.
 const NOT_THE_GATEWAY: &str = "system:serviceaccount:writ-system:writ-gateway\" cannot";
 
@@ -125,6 +127,11 @@ pub fn dry_run_forged(namespace: &str) -> Call {
     post(writ_path(namespace, "commandexecutions?dryRun=All"), execution(json!({"requestedBy": forged()})))
 }
 
+/// Returns a request that creates an execution with a session, as a dry run.
+pub fn dry_run_session(namespace: &str) -> Call {
+    post(writ_path(namespace, "commandexecutions?dryRun=All"), execution(json!({"session": {}})))
+}
+
 /// Returns a request that changes the status of an execution.
 pub fn patch_status(namespace: &str, name: &str) -> Call {
     let forged = json!({"status": {"phase": "Succeeded", "exitCode": 0}});
@@ -167,6 +174,7 @@ pub fn attempts(places: &Places, target: &str) -> Vec<Attempt> {
         scope(places, target),
         people(places),
         accounts(places),
+        sessions(places, target),
         records(places, target),
     ]
     .concat()
@@ -318,6 +326,29 @@ fn accounts(places: &Places) -> Vec<Attempt> {
         (38, "too many parts", create(), malformed("system:serviceaccount:ops:a:b"), no_requester),
         (39, "upper case", create(), malformed("system:serviceaccount:OPS:robot"), no_requester),
         (40, "deleted", create(), person(&account(&places.callers, "gone"), &[]), Expected::Stored(is_robots)),
+    ]
+}
+
+/// Returns true if an object has a session of alice, with the default size.
+fn is_alices_session(object: &Value) -> bool {
+    is_alices(object) && object["spec"]["session"] == json!({"tty": true, "columns": 80, "rows": 24})
+}
+
+/// Returns the attempts with an interactive session. Only a gateway that acts for a person may set one.
+fn sessions(places: &Places, target: &str) -> Vec<Attempt> {
+    let all = writ_path(&places.served, "commandexecutions");
+    let create = |session: Value| post(all.clone(), execution(json!({"session": session})));
+    let later = patch(format!("{all}/{target}"), json!({"spec": {"session": {}}}));
+    let robot = person(&format!("system:serviceaccount:{}:robot", places.callers), &[]);
+    let by_gateway = || alice_with(VIA, "gateway");
+    let refused = Expected::Refused(403, NO_SESSION);
+    vec![
+        (0, "session", create(json!({"tty": true})), by_gateway(), Expected::Stored(is_alices_session)),
+        (78, "session without mark", create(json!({})), alice(), refused),
+        (78, "session of a ServiceAccount", create(json!({})), robot, refused),
+        (78, "session later", later, alice(), Expected::Refused(422, "spec must not change")),
+        (78, "no columns", create(json!({"columns": 0})), by_gateway(), Expected::Refused(422, "spec.session.columns")),
+        (78, "too many rows", create(json!({"rows": 1001})), by_gateway(), Expected::Refused(422, "spec.session.rows")),
     ]
 }
 

@@ -11,6 +11,7 @@ use writ::cluster::{Cluster, RequesterTrustChecker};
 use writ::controllers::Watches;
 use writ::gateway::{GatewayParts, GatewaySettings, RunningGateway, ServerOptions, TlsFiles};
 use writ::output::{LiveOutput, Store};
+use writ::runner::Runner;
 
 /// Maximum time for which requests and WebSockets may continue when the process stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ impl GatewayFlags {
     /// The address or the TLS files cannot be used, or the API server gives no token of the gateway's ServiceAccount.
     pub async fn start(
         &self,
-        (own_cluster, stamping, watches): (&Cluster, &RequesterTrustChecker, &Watches),
+        (own_cluster, stamping, watches, runner): (&Cluster, &RequesterTrustChecker, &Watches, &Runner),
         (live, store): (&LiveOutput, Option<&Store>),
     ) -> anyhow::Result<Option<ServedGateway>> {
         let Some(address) = self.listen_gateway else { return Ok(None) };
@@ -96,6 +97,7 @@ impl GatewayFlags {
             cluster,
             stamping: stamping.clone(),
             live: live.clone(),
+            interactive: runner.interactive_clients().clone(),
             store: store.cloned(),
             machines: watches.machines.clone(),
             unfinished: watches.unfinished_executions.clone(),
