@@ -19,13 +19,16 @@
 //! and read records. docs/design/20261130-gateway-identity.md has the reasons.
 
 mod access_check;
+mod attachment;
 mod authenticate;
 mod body;
 mod caller;
 mod caller_sockets;
 mod callers;
+mod compat;
 mod create;
 mod credential;
+mod download_target;
 mod ends;
 mod error;
 mod grep;
@@ -41,6 +44,7 @@ mod page;
 mod path;
 mod range;
 mod rate;
+mod raw_query;
 mod read_limit;
 mod reader;
 mod rights;
@@ -51,6 +55,7 @@ mod stamp;
 mod state;
 mod statistics;
 mod stream;
+mod tickets;
 mod view;
 mod wait;
 

@@ -161,7 +161,7 @@ fn start_writ(tools: &Tools, cluster: &Cluster, reaper: &Reaper, log: &Path) -> 
     let mut writ = Command::new(&tools.writ);
     writ.arg("serve").arg("--kubeconfig").arg(&cluster.operator).args(["--namespace", &cluster.namespace]);
     if let Some(home) = cluster.lease_namespace() {
-        writ.args(["--lease-namespace", home, gateway::LISTEN]);
+        writ.args(["--lease-namespace", home, gateway::LISTEN, gateway::COMPAT_ROUTES]);
     }
     writ.args(super::lab::LOOPBACK);
     writ.args(["--missing-grace-seconds", MISSING_GRACE_SECONDS, "--drain-seconds", DRAIN_SECONDS]);

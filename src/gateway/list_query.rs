@@ -99,15 +99,16 @@ pub fn status_word(text: &str) -> Result<StatusWord, ApiError> {
     })
 }
 
-/// Checks the parameter `machine`. The name becomes a part of a field selector, so other characters are refused.
+/// Checks the parameter `field` with the name of a Machine. The name becomes a part of a field selector, so other
+/// characters are refused.
 ///
 /// # Errors
 /// 422 if the text is no name of a Machine.
-pub fn machine_name(text: &str) -> Result<String, ApiError> {
+pub fn machine_name(field: &str, text: &str) -> Result<String, ApiError> {
     if is_name(text) {
         return Ok(text.to_owned());
     }
-    Err(ApiError::malformed("machine must be the name of a Machine: lower case letters, digits, `-` and `.`"))
+    Err(ApiError::malformed(format!("{field} must be the name of a Machine: lower case letters, digits, `-` and `.`")))
 }
 
 /// Returns the value for `continue` in an answer. Clients must not interpret it.
@@ -166,9 +167,10 @@ mod tests {
         assert!(page_limit(Some(0)).is_err() && page_limit(Some(501)).is_err());
         assert_eq!(status_word("timeout").unwrap(), StatusWord::Timeout);
         assert!(status_word("Timeout").is_err() && status_word("").is_err());
-        assert!(machine_name("web-1.example").is_ok());
+        assert!(machine_name("machine", "web-1.example").is_ok());
         for name in ["", "web-1,status.phase=Running", "web 1", "a=b", "WEB"] {
-            assert!(machine_name(name).is_err(), "{name}");
+            let error = machine_name("device_id", name).unwrap_err();
+            assert!(error.body.message.starts_with("device_id "), "{name}: {}", error.body.message);
         }
     }
 

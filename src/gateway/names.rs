@@ -75,7 +75,8 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(|part| !part.is_empty() && is_part(part))
 }
 
-fn is_label(text: &str) -> bool {
+/// Returns true if the text can be the name of a namespace or of a rule.
+pub fn is_label(text: &str) -> bool {
     !text.is_empty() && text.len() <= 63 && is_part(text)
 }
 

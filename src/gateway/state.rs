@@ -22,6 +22,7 @@ use super::rate::{READ_WINDOW, RateLimiter};
 use super::reader::ExecutionReader;
 use super::rights::Rights;
 use super::server::{OriginPolicy, Sockets};
+use super::tickets::Tickets;
 
 /// The parts of the process that the gateway uses.
 pub struct GatewayParts {
@@ -54,6 +55,8 @@ pub struct GatewaySettings {
     pub commands_per_minute: u32,
     /// Origins of web pages that may open WebSockets, in addition to the gateway's own.
     pub allowed_origins: Vec<String>,
+    /// True if the gateway serves the paths of earlier systems, too.
+    pub has_compat_routes: bool,
 }
 
 /// State that all routes share. Clones share it.
@@ -80,6 +83,7 @@ struct Inner {
     sockets: Sockets,
     caller_sockets: CallerSockets,
     outputs: OutputReads,
+    tickets: Tickets,
     origins: OriginPolicy,
     /// True unless the API server has refused to let the gateway act for callers.
     may_act: AtomicBool,
@@ -124,6 +128,7 @@ impl Gateway {
             sockets,
             caller_sockets: CallerSockets::default(),
             outputs: OutputReads::default(),
+            tickets: Tickets::default(),
             origins,
             may_act: AtomicBool::new(true),
             settings,
@@ -204,6 +209,11 @@ impl Gateway {
     /// Returns the verifications of stored outputs, and the limit for searches.
     pub fn outputs(&self) -> &OutputReads {
         &self.inner.outputs
+    }
+
+    /// Returns the unused tickets for downloads.
+    pub fn tickets(&self) -> &Tickets {
+        &self.inner.tickets
     }
 
     /// Returns the origins of web pages that may use the gateway.

@@ -157,6 +157,7 @@ async fn values_that_make_no_sense_are_refused_with_their_names() {
         ("replicaCount=2,persistence.enabled=true", "replicaCount over 1"),
         ("gateway.port=0", "/gateway/port"),
         ("gateway.commandsPerMinute=0", "/gateway/commandsPerMinute"),
+        ("gateway.compatRoutes=perhaps", "/gateway/compatRoutes"),
         ("gateway.groups={system:masters}", "/gateway/groups/0"),
         ("gateway.groups={*}", "/gateway/groups/0"),
         ("gateway.extraKeys={scopes}", "/gateway/extraKeys/0"),

@@ -1,6 +1,8 @@
 //! The gateway over the network: real API server, sshd and `writ serve`, and callers with real credentials.
 
 mod answers;
+mod compat;
+mod downloads;
 mod exec;
 mod idempotency;
 mod reads;

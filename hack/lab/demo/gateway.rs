@@ -13,6 +13,8 @@ use super::cluster::{ACCOUNT, Cluster};
 pub const FILES: [&str; 2] = ["deploy/gateway.yaml", "deploy/api-keys.yaml"];
 /// Flag that starts the gateway, on a free port.
 pub const LISTEN: &str = "--listen-gateway=127.0.0.1:0";
+/// Flag for the routes of earlier systems. The contract test calls them.
+pub const COMPAT_ROUTES: &str = "--compat-routes";
 /// Text in the log of `writ serve` before the address of the gateway.
 const SERVED: &str = "gateway is served";
 /// Maximum time until the gateway listens.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::SessionRequest;
 
 #[test]
 fn descriptions_keep_paragraphs_and_lists_and_lose_the_lines_of_the_source() {
@@ -102,4 +103,22 @@ fn user_name_check_agrees_with_the_pattern() {
     ] {
         assert!(!pattern.is_match(name), "{name}");
     }
+}
+
+#[test]
+fn session_has_a_default_size_and_bounds() {
+    let absent: SessionRequest = serde_json::from_value(serde_json::json!({})).unwrap();
+    assert_eq!(absent, SessionRequest::default());
+    assert_eq!(absent, SessionRequest { tty: false, columns: 80, rows: 24 });
+    let mut definition = command_execution();
+    for_each_schema_root(&mut definition, &mut |root| {
+        let spec = property(root, "spec").expect("a spec");
+        let session = property(spec, "session").expect("a session");
+        assert_eq!((session.required.as_ref(), session.default.as_ref()), (None, None), "absent means no session");
+        for (field, default) in [("columns", 80), ("rows", 24)] {
+            let field = property(session, field).expect("a field");
+            assert_eq!((field.minimum, field.maximum), (Some(1.0), Some(1000.0)));
+            assert_eq!(field.default.as_ref().map(|default| default.0.clone()), Some(default.into()));
+        }
+    });
 }

@@ -148,15 +148,9 @@ async fn create_command(
     headers: HeaderMap,
     JsonBody(request): JsonBody<CommandRequest>,
 ) -> Result<Response, ApiError> {
-    let key = idempotency_key(&headers)?;
     let CommandRequest { machine, command, action_type, timeout, expires_in, reason } = request;
-    let spec = queued_spec(&Queued { command, action_type, timeout, expires_in, reason })?;
-    let machine = gateway.machine_for(&caller, &machine, query.namespace.as_deref(), CREATE).await?;
-    let created = queue(&gateway, &caller, &machine, spec, key.as_deref()).await?;
-    let name = created.execution.name_any();
-    let accepted = accepted(&command_id(&machine.namespace, &name));
-    let response = (StatusCode::ACCEPTED, Json(accepted)).into_response();
-    Ok(with_execution(response, &machine.namespace, &name, created.is_replay))
+    let queued = Queued { command, action_type, timeout, expires_in, reason };
+    QueueCall::new(&gateway, &caller, query.namespace.as_deref(), &headers, &queued)?.on_one(&machine).await
 }
 
 /// Queues a command on several Machines. The answer has one entry for each Machine, in the order of the request.
@@ -185,61 +179,111 @@ async fn create_commands(
     headers: HeaderMap,
     JsonBody(request): JsonBody<BulkRequest>,
 ) -> Result<Response, ApiError> {
-    let key = idempotency_key(&headers)?;
     let BulkRequest { machines, command, action_type, timeout, expires_in, reason } = request;
-    let spec = queued_spec(&Queued { command, action_type, timeout, expires_in, reason })?;
-    let targets = find_targets(&gateway, &caller, machines, query.namespace.as_deref()).await?;
-    let one = |(id, target): (String, Result<MachineName, ApiError>)| {
-        let (gateway, caller, spec) = (&gateway, &caller, spec.clone());
-        let key = key.as_deref();
-        async move {
+    let queued = Queued { command, action_type, timeout, expires_in, reason };
+    let call = QueueCall::new(&gateway, &caller, query.namespace.as_deref(), &headers, &queued)?;
+    let answers = call.on_many("machines", machines).await?;
+    Ok((StatusCode::ACCEPTED, Json(answers)).into_response())
+}
+
+/// Call that queues a command on one or many Machines.
+pub struct QueueCall<'a> {
+    gateway: &'a Gateway,
+    caller: &'a Caller,
+    namespace: Option<&'a str>,
+    key: Option<String>,
+    spec: CommandExecutionSpec,
+}
+
+impl<'a> QueueCall<'a> {
+    /// Checks the form of a call. `namespace` is the namespace of the Machines, if the request names one.
+    ///
+    /// # Errors
+    /// 422 that names the field or the header.
+    pub fn new(
+        gateway: &'a Gateway,
+        caller: &'a Caller,
+        namespace: Option<&'a str>,
+        headers: &HeaderMap,
+        queued: &Queued,
+    ) -> Result<Self, ApiError> {
+        let key = idempotency_key(headers)?;
+        Ok(Self { gateway, caller, namespace, key, spec: queued_spec(queued)? })
+    }
+
+    /// Queues the command on a Machine, and returns the answer.
+    ///
+    /// # Errors
+    /// The execution was not created.
+    pub async fn on_one(&self, machine: &str) -> Result<Response, ApiError> {
+        let machine = self.gateway.machine_for(self.caller, machine, self.namespace, CREATE).await?;
+        let created = self.queue(&machine, self.key.as_deref()).await?;
+        let name = created.execution.name_any();
+        let accepted = accepted(&command_id(&machine.namespace, &name));
+        let response = (StatusCode::ACCEPTED, Json(accepted)).into_response();
+        Ok(with_execution(response, &machine.namespace, &name, created.is_replay))
+    }
+
+    /// Queues the command on Machines. Returns one answer for each, in the order of the request. `field` is the name of
+    /// the field with the Machines.
+    ///
+    /// # Errors
+    /// Nothing was created: the Machines are malformed, or the caller may not create executions there.
+    pub async fn on_many(&self, field: &str, machines: Vec<String>) -> Result<Vec<BulkAnswer>, ApiError> {
+        let targets = self.find_targets(field, machines).await?;
+        let one = |(id, target): (String, Result<MachineName, ApiError>)| async move {
             let queued = match target {
                 Ok(machine) => {
-                    let key = key.map(|key| format!("{key} {}", machine.name));
-                    let queued = queue(gateway, caller, &machine, spec, key.as_deref()).await;
+                    let key = self.key.as_deref().map(|key| format!("{key} {}", machine.name));
+                    let queued = self.queue(&machine, key.as_deref()).await;
                     queued.map(|created| command_id(&machine.namespace, &created.execution.name_any()))
                 }
                 Err(error) => Err(error),
             };
             bulk_answer(id, queued)
-        }
-    };
-    let answers: Vec<BulkAnswer> = stream::iter(targets).map(one).buffered(CONCURRENT_CREATES).collect().await;
-    Ok((StatusCode::ACCEPTED, Json(answers)).into_response())
-}
-
-/// Finds the Machines of a bulk call before anything is created.
-///
-/// # Errors
-/// 403 if the caller may not create executions in the named namespace, 422 if a Machine is named twice, also by its name
-/// and its UID.
-async fn find_targets(
-    gateway: &Gateway,
-    caller: &Caller,
-    ids: Vec<String>,
-    namespace: Option<&str>,
-) -> Result<Vec<(String, Result<MachineName, ApiError>)>, ApiError> {
-    if ids.is_empty() || ids.len() > MAX_MACHINES {
-        return Err(ApiError::malformed(format!("machines must name 1 to {MAX_MACHINES} Machines")));
-    }
-    namespace.map_or(Ok(()), check_namespace)?;
-    if namespace.is_some() || ids.iter().any(|id| !is_uid(id)) {
-        let place = namespace.unwrap_or_else(|| gateway.cluster().own_namespace());
-        gateway.rights().require(caller, CREATE, place).await?;
-    }
-    let (mut targets, mut seen) = (Vec::new(), HashSet::new());
-    for id in ids {
-        let target = gateway.machine_for(caller, &id, namespace, CREATE).await;
-        let place = match &target {
-            Ok(machine) => (machine.namespace.clone(), machine.name.clone()),
-            Err(_) => (String::new(), id.clone()),
         };
-        if !seen.insert(place) {
-            return Err(ApiError::malformed(format!("machines must not name {id:?} twice")));
-        }
-        targets.push((id, target));
+        Ok(stream::iter(targets).map(one).buffered(CONCURRENT_CREATES).collect().await)
     }
-    Ok(targets)
+
+    /// Finds the Machines of a bulk call before anything is created.
+    ///
+    /// # Errors
+    /// 403 if the caller may not create executions in the named namespace, 422 if a Machine is named twice, also by its
+    /// name and its UID.
+    async fn find_targets(
+        &self,
+        field: &str,
+        ids: Vec<String>,
+    ) -> Result<Vec<(String, Result<MachineName, ApiError>)>, ApiError> {
+        if ids.is_empty() || ids.len() > MAX_MACHINES {
+            return Err(ApiError::malformed(format!("{field} must name 1 to {MAX_MACHINES} Machines")));
+        }
+        self.namespace.map_or(Ok(()), check_namespace)?;
+        if self.namespace.is_some() || ids.iter().any(|id| !is_uid(id)) {
+            let place = self.namespace.unwrap_or_else(|| self.gateway.cluster().own_namespace());
+            self.gateway.rights().require(self.caller, CREATE, place).await?;
+        }
+        let (mut targets, mut seen) = (Vec::new(), HashSet::new());
+        for id in ids {
+            let target = self.gateway.machine_for(self.caller, &id, self.namespace, CREATE).await;
+            let place = match &target {
+                Ok(machine) => (machine.namespace.clone(), machine.name.clone()),
+                Err(_) => (String::new(), id.clone()),
+            };
+            if !seen.insert(place) {
+                return Err(ApiError::malformed(format!("{field} must not name {id:?} twice")));
+            }
+            targets.push((id, target));
+        }
+        Ok(targets)
+    }
+
+    /// Creates an execution on a Machine.
+    async fn queue(&self, machine: &MachineName, key: Option<&str>) -> Result<Created, ApiError> {
+        let mut spec = self.spec.clone();
+        spec.machine_ref.name.clone_from(&machine.name);
+        self.gateway.create_execution(NewExecution { caller: self.caller, machine, spec, key }).await
+    }
 }
 
 fn bulk_answer(machine: String, queued: Result<String, ApiError>) -> BulkAnswer {
@@ -263,13 +307,19 @@ fn bulk_answer(machine: String, queued: Result<String, ApiError>) -> BulkAnswer 
     }
 }
 
-/// Fields of a queued command.
-struct Queued {
-    command: String,
-    action_type: Option<String>,
-    timeout: Option<u32>,
-    expires_in: Option<u32>,
-    reason: Option<String>,
+/// Fields of a queued command, as in [`CommandRequest`].
+#[derive(Debug, Default)]
+pub struct Queued {
+    /// The command.
+    pub command: String,
+    /// Action type.
+    pub action_type: Option<String>,
+    /// Timeout of the command, in seconds.
+    pub timeout: Option<u32>,
+    /// Time for which the command may wait for its start, in seconds.
+    pub expires_in: Option<u32>,
+    /// Reason for the request.
+    pub reason: Option<String>,
 }
 
 fn queued_spec(queued: &Queued) -> Result<CommandExecutionSpec, ApiError> {
@@ -289,18 +339,6 @@ fn queued_spec(queued: &Queued) -> Result<CommandExecutionSpec, ApiError> {
         spec.starting_deadline_seconds = seconds;
     }
     Ok(spec)
-}
-
-/// Creates an execution on a Machine.
-async fn queue(
-    gateway: &Gateway,
-    caller: &Caller,
-    machine: &MachineName,
-    mut spec: CommandExecutionSpec,
-    key: Option<&str>,
-) -> Result<Created, ApiError> {
-    spec.machine_ref.name.clone_from(&machine.name);
-    gateway.create_execution(NewExecution { caller, machine, spec, key }).await
 }
 
 fn accepted(id: &str) -> Accepted {

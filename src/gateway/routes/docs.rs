@@ -16,6 +16,7 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderV
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_swagger_ui::Config;
 
@@ -62,7 +63,15 @@ pub fn base() -> OpenApi {
         .schema_from::<ErrorBody>()
         .build();
     let one_of = ["api_key", "bearer"].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
-    OpenApiBuilder::new().info(info).components(Some(components)).security(Some(one_of)).build()
+    let compatibility = TagBuilder::new()
+        .name("compatibility")
+        .description(Some(
+            "Paths and field names of earlier systems, for their clients. `writ serve --compat-routes` (chart: \
+             `gateway.compatRoutes`) switches them on. Without the flag they answer 404.",
+        ))
+        .build();
+    let document = OpenApiBuilder::new().info(info).components(Some(components)).security(Some(one_of));
+    document.tags(Some([compatibility])).build()
 }
 
 /// Returns the routes of the document and of its page.

@@ -106,15 +106,41 @@ async fn exec_session(
     PathOf(id): PathOf<String>,
     QueryOf(query): QueryOf<MachineQuery>,
 ) -> Result<Response, ApiError> {
+    let names_execution = true;
+    open_session(gateway, caller, request, SessionTarget { id, query, names_execution }).await
+}
+
+/// Machine of a session, and the form of its messages.
+pub struct SessionTarget {
+    /// Name or UID of the Machine.
+    pub id: String,
+    /// Namespace of the Machine.
+    pub query: MachineQuery,
+    /// True if the first message of the server names the execution.
+    pub names_execution: bool,
+}
+
+/// Opens an interactive session.
+///
+/// # Errors
+/// 403, 404 or 429 before the WebSocket is open.
+pub async fn open_session(
+    gateway: Gateway,
+    caller: Caller,
+    request: SocketRequest,
+    target: SessionTarget,
+) -> Result<Response, ApiError> {
+    let SessionTarget { id, query, names_execution } = target;
     let machine = gateway.machine_for(&caller, &id, query.namespace.as_deref(), CREATE).await?;
     let socket = open(&gateway, &caller, CREATE, &machine.namespace)?;
-    Ok(request.serve_request(socket, move |message| start(gateway, caller, machine, message)))
+    Ok(request.serve_request(socket, move |message| start(gateway, caller, machine, names_execution, message)))
 }
 
 async fn start(
     gateway: Gateway,
     caller: Caller,
     machine: MachineName,
+    names_execution: bool,
     message: Bytes,
 ) -> Result<ExecConversation, ApiError> {
     let (spec, directory) = requested(&message, &machine)?;
@@ -124,7 +150,7 @@ async fn start(
     let new = NewExecution { caller: &caller, machine: &machine, spec, key: None };
     let Created { execution, end, client, .. } = gateway.create_execution(new).await?;
     let client = client.ok_or_else(|| ApiError::unavailable("the session has no client; open it again"))?;
-    let feed = ExecutionFeed::for_client(&gateway, execution);
+    let feed = ExecutionFeed::for_client(&gateway, execution, names_execution);
     // Until the feed has subscribed, this subscription keeps the bytes of a command that ends at once.
     drop(end);
     Ok(ExecConversation { feed, client })

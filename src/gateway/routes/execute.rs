@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use kube::ResourceExt as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -31,7 +31,7 @@ use super::execution_headers::with_execution;
 use super::machines::MachineQuery;
 
 /// Default of `timeout`, in seconds.
-const DEFAULT_TIMEOUT: u32 = 30;
+pub const DEFAULT_TIMEOUT: u32 = 30;
 /// Maximum of `timeout`, in seconds. Many proxies end an answer that takes longer.
 const MAX_TIMEOUT: u32 = 120;
 
@@ -98,35 +98,76 @@ async fn execute_command(
     JsonBody(request): JsonBody<ExecuteRequest>,
 ) -> Result<Response, ApiError> {
     let seconds = timeout(request.timeout)?;
-    let deadline = Instant::now() + Duration::from_secs(u64::from(seconds));
     let key = idempotency_key(&headers)?;
-    let mut spec = spec_for(&Fields {
+    let spec = spec_for(&Fields {
         command: &request.command,
         action_type: Some(&request.action_type),
         timeout: request.timeout,
         reason: request.reason.as_deref(),
     })?;
-    wait_for_result(&mut spec, seconds);
-    let machine = gateway.machine_for(&caller, &id, query.namespace.as_deref(), CREATE).await?;
-    spec.machine_ref.name.clone_from(&machine.name);
-    let _places = gateway.caller_sockets().take(caller.name(), 1)?;
-    let new = NewExecution { caller: &caller, machine: &machine, spec, key: key.as_deref() };
-    let Created { execution, end, is_replay, .. } = gateway.create_execution(new).await?;
-    let execution = match execution.phase().is_finished() {
-        true => execution,
-        false => gateway.wait_for_end(&machine.namespace, &execution.name_any(), end, deadline).await?,
-    };
-    Ok(response(&execution, &machine.namespace, seconds, is_replay))
+    let run = RunNow { machine: &id, namespace: query.namespace.as_deref(), spec, seconds, key: key.as_deref() };
+    let ran = run.wait_for_result(&gateway, &caller).await?;
+    Ok(ran.into_answer(|result| result, |error| error))
 }
 
-/// Returns the answer for an execution that has ended, or whose caller waits no longer.
-fn response(execution: &CommandExecution, namespace: &str, seconds: u32, is_replay: bool) -> Response {
-    let name = execution.name_any();
-    let response = match answer(execution, seconds) {
-        Ok(result) => Json(result).into_response(),
-        Err(error) => error.about(namespace, &name).into_response(),
-    };
-    with_execution(response, namespace, &name, is_replay)
+/// Command to run now, whose caller waits for the result.
+pub struct RunNow<'a> {
+    /// Name or UID of the Machine.
+    pub machine: &'a str,
+    /// Namespace of the Machine, if the request names one.
+    pub namespace: Option<&'a str>,
+    /// The command. The run sets Machine and starting deadline.
+    pub spec: CommandExecutionSpec,
+    /// Time from the request to the answer, in seconds.
+    pub seconds: u32,
+    /// Key of an idempotent call.
+    pub key: Option<&'a str>,
+}
+
+/// Execution that has ended, or whose caller waits no longer.
+pub struct Ran {
+    execution: CommandExecution,
+    namespace: String,
+    seconds: u32,
+    is_replay: bool,
+}
+
+impl RunNow<'_> {
+    /// Runs the command as the caller, and waits for its end.
+    ///
+    /// # Errors
+    /// The execution was not created, or its end could not be read.
+    pub async fn wait_for_result(self, gateway: &Gateway, caller: &Caller) -> Result<Ran, ApiError> {
+        let Self { machine, namespace, mut spec, seconds, key } = self;
+        let deadline = Instant::now() + Duration::from_secs(u64::from(seconds));
+        bound_start(&mut spec, seconds);
+        let machine = gateway.machine_for(caller, machine, namespace, CREATE).await?;
+        spec.machine_ref.name.clone_from(&machine.name);
+        let _places = gateway.caller_sockets().take(caller.name(), 1)?;
+        let new = NewExecution { caller, machine: &machine, spec, key };
+        let Created { execution, end, is_replay, .. } = gateway.create_execution(new).await?;
+        let execution = match execution.phase().is_finished() {
+            true => execution,
+            false => gateway.wait_for_end(&machine.namespace, &execution.name_any(), end, deadline).await?,
+        };
+        Ok(Ran { execution, namespace: machine.namespace, seconds, is_replay })
+    }
+}
+
+impl Ran {
+    /// Returns the answer. `show` makes its body from a result, and `refuse` changes an error.
+    pub fn into_answer<T: Serialize>(
+        self,
+        show: impl FnOnce(ExecuteResult) -> T,
+        refuse: impl FnOnce(ApiError) -> ApiError,
+    ) -> Response {
+        let name = self.execution.name_any();
+        let response = match answer(&self.execution, self.seconds) {
+            Ok(result) => Json(show(result)).into_response(),
+            Err(error) => refuse(error.about(&self.namespace, &name)).into_response(),
+        };
+        with_execution(response, &self.namespace, &name, self.is_replay)
+    }
 }
 
 /// Checks `timeout`.
@@ -141,7 +182,7 @@ fn timeout(given: Option<u32>) -> Result<u32, ApiError> {
 }
 
 /// Makes an execution fail instead of waiting longer than its caller.
-fn wait_for_result(spec: &mut CommandExecutionSpec, seconds: u32) {
+fn bound_start(spec: &mut CommandExecutionSpec, seconds: u32) {
     // Shorter than the wait, so that the wait usually shows if the command started.
     spec.starting_deadline_seconds = seconds.saturating_sub(1).max(1);
     spec.when_offline = WhenOffline::Fail;

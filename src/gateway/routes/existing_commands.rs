@@ -21,7 +21,7 @@ use crate::gateway::names::CommandId;
 use crate::gateway::page::CommandPage;
 use crate::gateway::path::PathOf;
 use crate::gateway::read_limit::{OBJECTS_PER_READ, SCAN_READS};
-use crate::gateway::reader::ListFilter;
+use crate::gateway::reader::{ListFilter, Page};
 use crate::gateway::rights::{CANCEL_OTHERS, CANCEL_OWN, GET, LIST};
 use crate::gateway::state::Gateway;
 use crate::gateway::view::CommandView;
@@ -33,25 +33,25 @@ use super::scope;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct ListQuery {
+pub struct ListQuery {
     /// Namespace. Default: the namespace of the gateway.
-    namespace: Option<String>,
+    pub namespace: Option<String>,
     /// Name of the Machine.
-    machine: Option<String>,
+    pub machine: Option<String>,
     /// `pending`, `sent`, `executing`, `completed`, `timeout`, `cancelled` or `failed`.
-    status: Option<String>,
+    pub status: Option<String>,
     /// User name of the requester.
-    requester: Option<String>,
+    pub requester: Option<String>,
     /// Earliest time of creation: a time (RFC 3339), or a date in UTC.
-    start_date: Option<String>,
+    pub start_date: Option<String>,
     /// Latest time of creation: a time, or a date, which includes its whole day.
-    end_date: Option<String>,
+    pub end_date: Option<String>,
     /// Maximum number of commands in the page, 1 to 500. Default 50.
     #[param(minimum = 1, maximum = 500)]
-    limit: Option<u32>,
+    pub limit: Option<u32>,
     /// Value of `continue` in the page before.
     #[serde(rename = "continue")]
-    after: Option<String>,
+    pub after: Option<String>,
 }
 
 /// Returns the routes.
@@ -72,20 +72,28 @@ async fn list_commands(
     caller: Caller,
     QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<CommandPage>, ApiError> {
+    let page = list(&gateway, &caller, query, "machine").await?;
+    Ok(Json(CommandPage::of(&page)))
+}
+
+/// Lists executions that the caller may list. `machine` is the name of the parameter with the Machine.
+///
+/// # Errors
+/// 422 that names the parameter, 403 if the caller lacks the right, or the API server did not answer.
+pub async fn list(gateway: &Gateway, caller: &Caller, query: ListQuery, machine: &str) -> Result<Page, ApiError> {
     let limit = page_limit(query.limit)?;
     let filter = ListFilter {
         namespace: String::new(),
-        machine: query.machine.as_deref().map(machine_name).transpose()?,
+        machine: query.machine.as_deref().map(|name| machine_name(machine, name)).transpose()?,
         status: query.status.as_deref().map(status_word).transpose()?,
         requester: query.requester,
         times: TimeRange::parse(query.start_date.as_deref(), query.end_date.as_deref())?,
         limit,
         after: query.after.as_deref().map(decode_token).transpose()?,
     };
-    let namespace = scope::namespace(&gateway, &caller, query.namespace.as_deref(), LIST).await?;
-    gateway.count_reads(&caller, SCAN_READS + limit / OBJECTS_PER_READ)?;
-    let page = gateway.executions().list(&ListFilter { namespace, ..filter }).await?;
-    Ok(Json(CommandPage::of(&page)))
+    let namespace = scope::namespace(gateway, caller, query.namespace.as_deref(), LIST).await?;
+    gateway.count_reads(caller, SCAN_READS + limit / OBJECTS_PER_READ)?;
+    gateway.executions().list(&ListFilter { namespace, ..filter }).await
 }
 
 /// Reads a command.
@@ -137,15 +145,24 @@ async fn cancel_command(
     caller: Caller,
     PathOf(id): PathOf<String>,
 ) -> Result<Response, ApiError> {
-    let execution = read(&gateway, &caller, &id).await?;
+    let (status, execution) = cancel(&gateway, &caller, &id).await?;
+    Ok((status, Json(CommandView::of(&execution))).into_response())
+}
+
+/// Cancels an execution that the caller may cancel. Returns 202, or 200 if it has ended or was cancelled before.
+///
+/// # Errors
+/// 404 or 403 if the caller may not read or cancel it, or the API server did not answer.
+pub async fn cancel(gateway: &Gateway, caller: &Caller, id: &str) -> Result<(StatusCode, CommandExecution), ApiError> {
+    let execution = read(gateway, caller, id).await?;
     let (namespace, name) = (execution.namespace().unwrap_or_default(), execution.name_any());
     if execution.phase().is_finished() || execution.spec.cancel_requested {
-        return Ok((StatusCode::OK, Json(CommandView::of(&execution))).into_response());
+        return Ok((StatusCode::OK, execution));
     }
     let requester = execution.spec.requested_by.as_ref().map(|requester| requester.username.as_str());
-    gateway.rights().require(&caller, CANCEL_OWN, &namespace).await?;
+    gateway.rights().require(caller, CANCEL_OWN, &namespace).await?;
     if requester != Some(caller.name()) {
-        gateway.rights().require(&caller, CANCEL_OTHERS, &namespace).await?;
+        gateway.rights().require(caller, CANCEL_OTHERS, &namespace).await?;
     }
     let acting = gateway.acting().for_caller(&caller.user).await?;
     let patch = json!({"metadata": {"uid": execution.uid()}, "spec": {"cancelRequested": true}});
@@ -153,11 +170,14 @@ async fn cancel_command(
         .merge(&namespace, &name, &patch)
         .await
         .map_err(|error| ApiError::from(error).about(&namespace, &name))?;
-    Ok((StatusCode::ACCEPTED, Json(CommandView::of(&cancelled))).into_response())
+    Ok((StatusCode::ACCEPTED, cancelled))
 }
 
 /// Reads an execution that the caller may read.
-pub(crate) async fn read(gateway: &Gateway, caller: &Caller, id: &str) -> Result<CommandExecution, ApiError> {
+///
+/// # Errors
+/// 422 if the id is malformed, 403 or 404 if the caller may not read the execution, 404 if there is none.
+pub async fn read(gateway: &Gateway, caller: &Caller, id: &str) -> Result<CommandExecution, ApiError> {
     let not_found = || ApiError::command_not_found(id);
     let (namespace, name, uid) = match CommandId::parse(id)? {
         CommandId::Name { namespace, name } => {

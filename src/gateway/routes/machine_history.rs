@@ -14,7 +14,7 @@ use crate::gateway::list_query::{decode_token, page_limit};
 use crate::gateway::page::CommandPage;
 use crate::gateway::path::PathOf;
 use crate::gateway::read_limit::{OBJECTS_PER_READ, SCAN_READS};
-use crate::gateway::reader::ListFilter;
+use crate::gateway::reader::{ListFilter, Page};
 use crate::gateway::rights::LIST;
 use crate::gateway::state::Gateway;
 use crate::gateway::view::seconds;
@@ -26,7 +26,7 @@ use super::read_errors::ReadErrors;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct HistoryQuery {
+pub struct HistoryQuery {
     /// Namespace of the Machine. Default: the namespace of the gateway. Not needed with a UID.
     namespace: Option<String>,
     /// Maximum number of executions in the page, 1 to 500. Default 50.
@@ -39,7 +39,7 @@ struct HistoryQuery {
 
 /// Statistics over the executions of a Machine that still exist.
 #[derive(Debug, Serialize, ToSchema)]
-struct MachineStatistics {
+pub struct MachineStatistics {
     /// Number of executions.
     total_commands: u64,
     /// Commands that ended by themselves.
@@ -88,14 +88,22 @@ async fn machine_history(
     PathOf(id): PathOf<String>,
     QueryOf(query): QueryOf<HistoryQuery>,
 ) -> Result<Json<CommandPage>, ApiError> {
+    let page = history(&gateway, &caller, &id, &query).await?;
+    Ok(Json(CommandPage::of(&page)))
+}
+
+/// Lists executions of a Machine for a caller who may list executions.
+///
+/// # Errors
+/// 422, 403 or 404, as [`Gateway::machine_for`], or the API server did not answer.
+pub async fn history(gateway: &Gateway, caller: &Caller, id: &str, query: &HistoryQuery) -> Result<Page, ApiError> {
     let limit = page_limit(query.limit)?;
     let after = query.after.as_deref().map(decode_token).transpose()?;
-    let machine = gateway.machine_for(&caller, &id, query.namespace.as_deref(), LIST).await?;
-    gateway.count_reads(&caller, SCAN_READS + limit / OBJECTS_PER_READ)?;
+    let machine = gateway.machine_for(caller, id, query.namespace.as_deref(), LIST).await?;
+    gateway.count_reads(caller, SCAN_READS + limit / OBJECTS_PER_READ)?;
     let filter =
         ListFilter { namespace: machine.namespace, machine: Some(machine.name), limit, after, ..ListFilter::default() };
-    let page = gateway.executions().list(&filter).await?;
-    Ok(Json(CommandPage::of(&page)))
+    gateway.executions().list(&filter).await
 }
 
 /// Returns statistics over the executions of a Machine that still exist. Needs the right to list executions.
@@ -116,10 +124,23 @@ async fn machine_statistics(
     PathOf(id): PathOf<String>,
     QueryOf(query): QueryOf<MachineQuery>,
 ) -> Result<Json<MachineStatistics>, ApiError> {
-    let machine = gateway.machine_for(&caller, &id, query.namespace.as_deref(), LIST).await?;
-    gateway.count_reads(&caller, SCAN_READS)?;
+    statistics(&gateway, &caller, &id, query.namespace.as_deref()).await.map(Json)
+}
+
+/// Returns the statistics of a Machine for a caller who may list executions.
+///
+/// # Errors
+/// 422, 403 or 404, as [`Gateway::machine_for`], or the API server did not answer.
+pub async fn statistics(
+    gateway: &Gateway,
+    caller: &Caller,
+    id: &str,
+    namespace: Option<&str>,
+) -> Result<MachineStatistics, ApiError> {
+    let machine = gateway.machine_for(caller, id, namespace, LIST).await?;
+    gateway.count_reads(caller, SCAN_READS)?;
     let (statistics, is_complete) = gateway.executions().statistics(&machine.namespace, &machine.name).await?;
-    Ok(Json(MachineStatistics {
+    Ok(MachineStatistics {
         total_commands: statistics.total,
         completed: statistics.completed,
         failed: statistics.failed,
@@ -130,5 +151,5 @@ async fn machine_statistics(
         cancelled: statistics.cancelled,
         avg_execution_time: statistics.average_ms().map(seconds),
         is_complete,
-    }))
+    })
 }

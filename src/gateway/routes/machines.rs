@@ -32,7 +32,7 @@ const MAX_LABEL_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct MachinesQuery {
+pub struct MachinesQuery {
     /// Namespace. Default: the namespace of the gateway.
     namespace: Option<String>,
     /// Maximum number of Machines in the page, 1 to 500. Default 50.
@@ -54,12 +54,12 @@ pub struct MachineQuery {
 
 /// Part of the list of Machines, sorted by name.
 #[derive(Debug, Serialize, ToSchema)]
-struct MachinePage {
+pub struct MachinePage {
     /// Machines. A page can have fewer Machines than the limit.
-    items: Vec<MachineView>,
+    pub items: Vec<MachineView>,
     /// Value for `continue` in the next call. Absent at the end of the list.
     #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
+    pub next: Option<String>,
 }
 
 /// Position in the list of Machines.
@@ -88,14 +88,22 @@ async fn list_machines(
     caller: Caller,
     QueryOf(query): QueryOf<MachinesQuery>,
 ) -> Result<Json<MachinePage>, ApiError> {
+    list(&gateway, &caller, &query).await.map(Json)
+}
+
+/// Lists Machines that the caller may list.
+///
+/// # Errors
+/// 422 that names the parameter, 403 if the caller lacks the right, or the API server did not answer.
+pub async fn list(gateway: &Gateway, caller: &Caller, query: &MachinesQuery) -> Result<MachinePage, ApiError> {
     let limit = page_limit(query.limit)?;
     let after = query.after.as_deref().map(decode_token::<MachinePosition>).transpose()?;
-    let namespace = scope::namespace(&gateway, &caller, query.namespace.as_deref(), LIST_MACHINES).await?;
+    let namespace = scope::namespace(gateway, caller, query.namespace.as_deref(), LIST_MACHINES).await?;
     let after = after.map(|position| position.name).unwrap_or_default();
     // One more than the limit, so that the page reports if the list continues.
-    let names = names_after(&gateway, &namespace, &after, limit + 1);
-    gateway.count_reads(&caller, names.len() / OBJECTS_PER_READ)?;
-    read_page(gateway.cluster(), &namespace, names, limit).await.map(Json)
+    let names = names_after(gateway, &namespace, &after, limit + 1);
+    gateway.count_reads(caller, names.len() / OBJECTS_PER_READ)?;
+    read_page(gateway.cluster(), &namespace, names, limit).await
 }
 
 /// Returns the first names of Machines after a name. The watch has all names in memory, and can be a moment late.
@@ -174,10 +182,23 @@ async fn get_machine(
     PathOf(id): PathOf<String>,
     QueryOf(query): QueryOf<MachineQuery>,
 ) -> Result<Json<MachineView>, ApiError> {
-    let name = gateway.machine_for(&caller, &id, query.namespace.as_deref(), GET_MACHINE).await?;
-    let machine = scope::read_machine(&gateway, &name).await?;
-    let total_commands = count_commands(&gateway, &caller, &name).await?;
-    Ok(Json(MachineView { total_commands, ..MachineView::of(&machine) }))
+    get(&gateway, &caller, &id, query.namespace.as_deref()).await.map(Json)
+}
+
+/// Reads a Machine that the caller may get.
+///
+/// # Errors
+/// 422, 403 or 404, as [`Gateway::machine_for`], or the API server did not answer.
+pub async fn get(
+    gateway: &Gateway,
+    caller: &Caller,
+    id: &str,
+    namespace: Option<&str>,
+) -> Result<MachineView, ApiError> {
+    let name = gateway.machine_for(caller, id, namespace, GET_MACHINE).await?;
+    let machine = scope::read_machine(gateway, &name).await?;
+    let total_commands = count_commands(gateway, caller, &name).await?;
+    Ok(MachineView { total_commands, ..MachineView::of(&machine) })
 }
 
 /// Returns the number of executions of a Machine, if the caller may list executions and they can be counted now.

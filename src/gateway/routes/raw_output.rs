@@ -1,7 +1,7 @@
 //! One stream of an execution as raw bytes, and searches in it.
 
 use std::io;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 use axum::Json;
 use axum::body::Body;
@@ -15,8 +15,6 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 use kube::ResourceExt as _;
-use serde::Deserialize;
-use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -26,14 +24,15 @@ use crate::output::StreamKind;
 use super::existing_commands::read;
 use super::output::{SearchResult, search};
 use super::read_errors::ReadErrors;
+use crate::gateway::attachment::attachment;
 use crate::gateway::body::QueryOf;
 use crate::gateway::caller::Caller;
 use crate::gateway::caller_sockets::CallerPlaces;
 use crate::gateway::error::{ApiError, ErrorBody};
-use crate::gateway::grep::{Bounds, MAX_CONTEXT, MAX_MATCHES};
 use crate::gateway::output_source::{OutputSource, SourceRead};
 use crate::gateway::path::PathOf;
 use crate::gateway::range::{Selection, select};
+use crate::gateway::raw_query::RawQuery;
 use crate::gateway::state::Gateway;
 
 /// Maximum number of bytes of one read. A download takes about twice this memory.
@@ -41,61 +40,9 @@ const READ_BYTES: usize = 256 << 10;
 /// Header of a download: `true` if the command has ended, so that the stream no longer grows.
 const COMPLETE_HEADER: HeaderName = HeaderName::from_static("writ-output-complete");
 
-/// Search in a stream.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct RawQuery {
-    /// Pattern (syntax of the Rust crate regex), 1 to 1024 bytes. The answer then has the lines that match it.
-    #[param(min_length = 1, max_length = 1024)]
-    pub grep: Option<String>,
-    /// Number of lines before each match, 0 to 50. Default 0.
-    #[param(maximum = 50)]
-    pub before: Option<usize>,
-    /// Number of lines after each match, 0 to 50. Default 0.
-    #[param(maximum = 50)]
-    pub after: Option<usize>,
-    /// Maximum number of matches, 1 to 1000. Default 100.
-    #[param(minimum = 1, maximum = 1000)]
-    pub limit: Option<usize>,
-    /// Offset at which the search begins. Default 0.
-    pub offset: Option<u64>,
-}
-
-impl RawQuery {
-    fn bounds(&self) -> Result<Bounds, ApiError> {
-        let has_bounds = self.before.is_some() || self.after.is_some() || self.limit.is_some() || self.offset.is_some();
-        if self.grep.is_none() && has_bounds {
-            return Err(ApiError::malformed(
-                "before, after, limit and offset need grep; for a part use the header Range",
-            ));
-        }
-        Ok(Bounds {
-            before: within("before", self.before, 0..=MAX_CONTEXT, 0)?,
-            after: within("after", self.after, 0..=MAX_CONTEXT, 0)?,
-            limit: within("limit", self.limit, 1..=MAX_MATCHES, 100)?,
-        })
-    }
-}
-
 /// Returns the routes.
 pub fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default().routes(routes!(read_stdout)).routes(routes!(read_stderr))
-}
-
-/// Returns a parameter, or its default.
-fn within(
-    field: &str,
-    value: Option<usize>,
-    allowed: RangeInclusive<usize>,
-    default: usize,
-) -> Result<usize, ApiError> {
-    match value {
-        Some(value) if !allowed.contains(&value) => {
-            Err(ApiError::malformed(format!("{field} must be {} to {}", allowed.start(), allowed.end())))
-        }
-        value => Ok(value.unwrap_or(default)),
-    }
 }
 
 /// Reads standard output as bytes, or searches it.
@@ -170,16 +117,33 @@ async fn answer(
     query: &RawQuery,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let bounds = query.bounds()?;
+    query.bounds()?;
     let execution = read(gateway, caller, id).await?;
+    serve(gateway, caller, &execution, stream, query, headers).await
+}
+
+/// Returns the bytes of a stream, or the result of a search in it. The caller may read the execution.
+///
+/// # Errors
+/// 410 if bytes are not available, 416 if the stream has no byte in the range, 429 if the caller has too many
+/// downloads.
+pub async fn serve(
+    gateway: &Gateway,
+    caller: &Caller,
+    execution: &CommandExecution,
+    stream: StreamKind,
+    query: &RawQuery,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let bounds = query.bounds()?;
     let places = gateway.caller_sockets().take(caller.name(), 1)?;
-    let source = OutputSource::find(&execution, stream)?;
+    let source = OutputSource::find(execution, stream)?;
     if let Some(pattern) = &query.grep {
         let result: Json<SearchResult> =
             search(gateway, &source, pattern, bounds, query.offset.unwrap_or_default()).await?;
         return Ok(result.into_response());
     }
-    let (length, tag) = (source.length(gateway), entity_tag(&execution, stream));
+    let (length, tag) = (source.length(gateway), entity_tag(execution, stream));
     let range = headers.get(RANGE).filter(|_| is_range_wanted(headers, tag.as_ref()));
     let selection = select(range.and_then(|range| range.to_str().ok()), length);
     let total = if source.has_ended() { length.to_string() } else { "*".to_owned() };
@@ -192,10 +156,9 @@ async fn answer(
     let download = Download { gateway: gateway.clone(), source, next: part.start, end: part.end, _places: places };
     let mut response = (status, download.into_body().await?).into_response();
     set_headers(response.headers_mut(), &part, status, &total);
-    let name = format!("attachment; filename=\"{}.{}\"", execution.name_any(), stream.as_str());
     let complete = HeaderValue::from_static(if has_ended { "true" } else { "false" });
-    let disposition = HeaderValue::from_str(&name).ok();
-    for (header, value) in [(CONTENT_DISPOSITION, disposition), (ETAG, tag), (COMPLETE_HEADER, Some(complete))] {
+    let disposition = attachment(&execution.name_any(), stream.as_str());
+    for (header, value) in [(CONTENT_DISPOSITION, Some(disposition)), (ETAG, tag), (COMPLETE_HEADER, Some(complete))] {
         if let Some(value) = value {
             response.headers_mut().insert(header, value);
         }
@@ -302,23 +265,6 @@ fn not_available(read: &SourceRead, offset: u64) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_bounds_of_a_search_are_checked_and_named() {
-        let query = |text: &str| serde_json::from_str::<RawQuery>(text).unwrap();
-        let bounds = query(r#"{"grep": "x", "before": 2}"#).bounds().unwrap();
-        assert_eq!((bounds.before, bounds.after, bounds.limit), (2, 0, 100));
-        for (text, field) in [
-            (r#"{"grep": "x", "before": 51}"#, "before "),
-            (r#"{"grep": "x", "after": 51}"#, "after "),
-            (r#"{"grep": "x", "limit": 0}"#, "limit "),
-            (r#"{"grep": "x", "limit": 1001}"#, "limit "),
-            (r#"{"offset": 1}"#, "before, after, limit and offset need grep"),
-        ] {
-            let error = query(text).bounds().unwrap_err();
-            assert!(error.body.message.starts_with(field), "{text}: {}", error.body.message);
-        }
-    }
 
     #[test]
     fn a_range_counts_only_for_the_version_that_the_client_has() {

@@ -183,10 +183,25 @@ async fn watch_command(
     PathOf(id): PathOf<String>,
     QueryOf(query): QueryOf<OffsetQuery>,
 ) -> Result<Response, ApiError> {
+    watch(&gateway, &caller, request, &id, &query).await
+}
+
+/// Opens a WebSocket with the messages about an execution, for a caller who may read it.
+///
+/// # Errors
+/// 422, 403 or 404, as the read of the execution, 429 if the caller has too many sockets, 503 if the execution has too
+/// many viewers.
+pub async fn watch(
+    gateway: &Gateway,
+    caller: &Caller,
+    request: SocketRequest,
+    id: &str,
+    query: &OffsetQuery,
+) -> Result<Response, ApiError> {
     let from = query.offsets()?;
-    let execution = read(&gateway, &caller, &id).await?;
-    let socket = open(&gateway, &caller, GET, &execution.namespace().unwrap_or_default())?;
-    let feed = ExecutionFeed::for_viewer(&gateway, execution, from)?;
+    let execution = read(gateway, caller, id).await?;
+    let socket = open(gateway, caller, GET, &execution.namespace().unwrap_or_default())?;
+    let feed = ExecutionFeed::for_viewer(gateway, execution, from)?;
     Ok(request.serve(socket, feed))
 }
 

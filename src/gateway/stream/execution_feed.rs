@@ -108,10 +108,13 @@ impl ExecutionFeed {
         feed
     }
 
-    /// Returns the feed for the client of an interactive execution.
-    pub fn for_client(gateway: &Gateway, execution: CommandExecution) -> Self {
+    /// Returns the feed for the client of an interactive execution. If `names_execution` is true, the first message
+    /// names the execution.
+    pub fn for_client(gateway: &Gateway, execution: CommandExecution, names_execution: bool) -> Self {
         let mut feed = Self::new(gateway, &execution, Form::Exec, StreamOffsets::default());
-        feed.add_message(feed.messages.execution(false));
+        if names_execution {
+            feed.add_message(feed.messages.execution(false));
+        }
         feed.begin(execution);
         feed
     }

@@ -344,3 +344,22 @@ async fn recorded_input_is_only_that_of_a_rule_that_says_so_and_secrets_are_reda
     let ended = gated.ended(&session.id).await;
     assert_eq!(ended["stdout"], "*** and more\n", "{ended}");
 }
+
+#[tokio::test]
+async fn a_client_of_hypeman_receives_bytes_and_the_exit_code_only() {
+    let gated = gated(&["--compat-routes"]).await;
+    let path = format!("/instances/web-1/exec?namespace={}", gated.case.namespace);
+    let mut socket = Socket::open(&gated, &path).await;
+    socket.send(&json!({"command": ["/bin/sh"], "tty": true, "env": {}, "timeout": 20}).to_string()).await;
+    socket.send_bytes(b"echo by\"\"tes; exit 4\n").await;
+    let mut output = String::new();
+    let last = loop {
+        match socket.next().await {
+            Frame::Bytes(bytes) => output.push_str(&String::from_utf8_lossy(&bytes)),
+            Frame::Message(message) => break message,
+            other => panic!("{other:?} after {output}\n{}", gated.case.log()),
+        }
+    };
+    assert_eq!((last, output.contains("bytes")), (json!({"exitCode": 4}), true), "{output}");
+    assert_eq!(socket.next().await, Frame::Closed(1000));
+}

@@ -56,6 +56,11 @@ pub struct GatewayFlags {
     #[arg(long, value_name = "ORIGIN")]
     gateway_allowed_origin: Vec<String>,
 
+    /// Also serve the paths and field names of earlier systems, with the same rights and limits: the tag `compatibility`
+    /// of the OpenAPI document.
+    #[arg(long, requires = "listen_gateway")]
+    compat_routes: bool,
+
     /// Maximum number of commands that a caller may create in any 60 s, 1 to 100000. An API key can set its own.
     #[arg(long, default_value_t = 10, value_name = "COMMANDS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     commands_per_minute: u32,
@@ -106,6 +111,7 @@ impl GatewayFlags {
                 accepts_api_server_tokens: self.accept_api_server_tokens,
                 commands_per_minute: self.commands_per_minute,
                 allowed_origins: self.gateway_allowed_origin.clone(),
+                has_compat_routes: self.compat_routes,
             },
         };
         let gateway = writ::gateway::start(parts, server, &stop).await?;
