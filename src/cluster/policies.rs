@@ -163,9 +163,10 @@ impl PolicyCache {
         let (metadata, is_deleted) = match change {
             Change::Applied(whitelist) => (whitelist.meta(), false),
             Change::Deleted(whitelist) => (whitelist.meta(), true),
-            // The watch has started again, and has perhaps missed changes.
+            // The watch has started again, and has perhaps missed changes. If the cluster was restored from a backup,
+            // generations repeat. So Writ reads all Whitelists again.
             Change::Listed(_) => {
-                snapshots.values_mut().for_each(|cached| cached.changed = now);
+                snapshots.clear();
                 return;
             }
         };

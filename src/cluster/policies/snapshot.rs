@@ -13,11 +13,13 @@ use crate::policy::{self, CompiledWhitelist, RuleSet};
 /// Maximum size of a namespace's rules as text, in bytes. A Whitelist has up to 256 rules, which take about 100 KiB.
 pub(super) const MAX_RULE_BYTES: usize = 4_194_304;
 
-/// Version of a compiled Whitelist.
+/// Version of the spec of a Whitelist. A change of labels or of the status gives no new version, because a full read of
+/// all Whitelists for each of them would let one namespace load the API server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Version {
     pub uid: String,
-    pub resource_version: String,
+    /// Generation of the object. The API server increments it with each change of the spec, and never decrements it.
+    pub generation: i64,
 }
 
 /// Versions of a namespace's Whitelists, by name.
@@ -61,7 +63,7 @@ impl Snapshot {
 
 /// Returns the name and the version of a Whitelist. Returns `None` if the API server did not send them.
 pub(super) fn named_version(metadata: &ObjectMeta) -> Option<(String, Version)> {
-    let version = Version { uid: metadata.uid.clone()?, resource_version: metadata.resource_version.clone()? };
+    let version = Version { uid: metadata.uid.clone()?, generation: metadata.generation? };
     Some((metadata.name.clone()?, version))
 }
 

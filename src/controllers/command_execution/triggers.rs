@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
+use kube::api::ObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt as _};
 
+use crate::api::{Machine, Whitelist};
 use crate::cluster::{Change, SharedWatch, Slim};
 use crate::controllers::Watches;
 use crate::controllers::reconcile::received;
@@ -29,10 +31,15 @@ pub(super) fn queue(
     stream::select_all([
         own_changes(&watches.unfinished_executions, runner.clone(), gate),
         received(wakes).boxed(),
-        affected_by_changes(&watches.machines, executions.clone(), move |execution, machine, is_deleted| {
-            waits_for.is_affected_by(&key_of(execution), &machine.name_any(), is_deleted)
-        }),
-        affected_by_changes(&watches.whitelists, executions, |_, _, _| true),
+        affected_by_changes(
+            &watches.machines,
+            is_new_machine,
+            executions.clone(),
+            move |execution, machine, is_deleted| {
+                waits_for.is_affected_by(&key_of(execution), &machine.name_any(), is_deleted)
+            },
+        ),
+        affected_by_changes(&watches.whitelists, is_new_whitelist, executions, |_, _, _| true),
     ])
 }
 
@@ -69,16 +76,18 @@ fn own_changes(
 }
 
 /// Returns the unfinished executions that a change of a Machine or Whitelist affects. After a new list, returns all
-/// unfinished executions, because the watch has perhaps missed changes.
+/// unfinished executions, because the watch has perhaps missed changes. `is_new` returns true if
+/// a version has another effect on executions than the one before.
 fn affected_by_changes<K>(
     watch: &SharedWatch<Slim<K>>,
+    is_new: fn(&Slim<K>, &Slim<K>) -> bool,
     executions: Store<ExecutionMeta>,
     is_affected_by: impl Fn(&ExecutionMeta, &Slim<K>, bool) -> bool + Send + 'static,
 ) -> BoxStream<'static, ObjectRef<ExecutionMeta>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
 {
-    let changes = watch.subscribe(|before, after| !is_same_for_executions(before, after));
+    let changes = watch.subscribe(is_new);
     let affected = changes.flat_map(move |change| {
         let affected = match &change {
             Change::Applied(changed) | Change::Deleted(changed) => {
@@ -94,14 +103,18 @@ where
     affected.boxed()
 }
 
-/// Returns true if two versions of a Machine or Whitelist have the same effect on executions. For example, a change of
-/// the status has no effect.
-fn is_same_for_executions<K>(before: &Slim<K>, after: &Slim<K>) -> bool
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    let (old, new) = (before.meta(), after.meta());
-    old.generation == new.generation
-        && before.labels == after.labels
-        && old.deletion_timestamp.is_some() == new.deletion_timestamp.is_some()
+/// Returns true if a version of a Machine has another effect on executions than the one before. A change of the status
+/// has no effect. Rules select Machines by labels.
+fn is_new_machine(before: &Slim<Machine>, after: &Slim<Machine>) -> bool {
+    is_new_spec(before.meta(), after.meta()) || before.labels != after.labels
+}
+
+/// Returns true if a version of a Whitelist has another effect on executions than the one before. Labels and the status
+/// have no effect.
+fn is_new_whitelist(before: &Slim<Whitelist>, after: &Slim<Whitelist>) -> bool {
+    is_new_spec(before.meta(), after.meta())
+}
+
+fn is_new_spec(before: &ObjectMeta, after: &ObjectMeta) -> bool {
+    before.generation != after.generation || before.deletion_timestamp.is_some() != after.deletion_timestamp.is_some()
 }
