@@ -1,5 +1,5 @@
-//! The API objects (`writ.dev/v1alpha1`): Machine, Whitelist, CommandExecution, and ExecutionReceipt, which only Writ
-//! writes. Also the API keys of the gateway, whose digests are in Secrets.
+//! The API objects (`writ.dev/v1alpha1`): Machine, Whitelist, CommandExecution, GatewaySession, and ExecutionReceipt,
+//! which only Writ writes. Also the API keys of the gateway, whose digests are in Secrets.
 //!
 //! # Guarantees
 //!
@@ -14,6 +14,7 @@ pub mod conditions;
 pub mod crds;
 pub mod execution_receipt;
 pub mod execution_status;
+pub mod gateway_session;
 pub mod machine;
 pub mod machine_status;
 pub mod metadata;
@@ -26,6 +27,7 @@ pub use api_key::{ApiKey, ApiKeyError};
 pub use command_execution::{CommandExecution, CommandExecutionSpec, SessionRequest, WhenOffline};
 pub use execution_receipt::{ExecutionReceipt, ExecutionReceiptSpec, FirstExecution, ReceiptRequester};
 pub use execution_status::{CommandExecutionStatus, Phase, Reason};
+pub use gateway_session::{GatewaySession, GatewaySessionSpec};
 pub use machine::{ExecutionMode, HostKeyPolicy, Machine, MachineSpec};
 pub use machine_status::{MachinePhase, MachineStatus};
 pub use reference::NameReference;

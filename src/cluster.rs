@@ -7,7 +7,7 @@
 //! - check if requesters can be trusted
 //! - make calls on behalf of a requester, or as another ServiceAccount
 //! - review the rights and the tokens of callers
-//! - read and write the Secrets of API keys
+//! - read and write the Secrets of API keys, and read and delete sessions of the gateway
 //!
 //! # Guarantees
 //! 1. No call waits longer than its deadline. A task that shares a read (`coalesce`) perhaps waits for two of them.
@@ -28,6 +28,7 @@ mod events;
 mod execution_list;
 mod forbidden;
 mod gate;
+mod gateway_sessions;
 mod lean;
 mod membership;
 mod multi_namespace_watch;

@@ -50,6 +50,8 @@ mod reader;
 mod rights;
 mod routes;
 pub mod server;
+mod session_credential;
+mod session_owner;
 mod spec;
 mod stamp;
 mod state;

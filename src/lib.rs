@@ -58,7 +58,8 @@
 //! Each module may use the modules above it in this list. `tests/architecture` holds the exact table. A pure
 //! module uses no I/O, no clock and no randomness.
 //!
-//! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, their CRDs, and the text of API keys. Pure.
+//! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, GatewaySession, their CRDs, and the text of API
+//!   keys. Pure.
 //! - [`backoff`]: delays between retries. Pure.
 //! - [`programs`]: knowledge about programs on machines: roles of their words, options, launchers. Pure.
 //! - [`policy`]: decides which commands may run. Pure.

@@ -60,6 +60,7 @@ fn scrape() -> String {
     metrics.gateway().request_started("/api/v1/me", "GET").answered(200);
     metrics.gateway().connection_dropped("late");
     metrics.gateway().tls_reloaded(false);
+    metrics.gateway().session_refused("untrusted");
     metrics.text()
 }
 

@@ -16,8 +16,8 @@ use super::machine_status::KeyTrust;
 use super::selector::LabelOperator;
 use super::whitelist::Effect;
 use super::{
-    CommandExecution, ExecutionMode, ExecutionReceipt, HostKeyPolicy, Machine, MachinePhase, Phase, Reason,
-    WhenOffline, Whitelist,
+    CommandExecution, ExecutionMode, ExecutionReceipt, GatewaySession, HostKeyPolicy, Machine, MachinePhase, Phase,
+    Reason, WhenOffline, Whitelist,
 };
 
 /// Message of the default status. The API server shows it until a `writ serve` has written a status.
@@ -26,7 +26,7 @@ pub const NOT_NOTICED: &str = "not read yet by any writ serve; if this message s
 
 /// Returns the definitions, each with its file name in `crds/`.
 pub fn all() -> Vec<(String, CustomResourceDefinition)> {
-    [machine(), whitelist(), command_execution(), execution_receipt()]
+    [machine(), whitelist(), command_execution(), execution_receipt(), gateway_session()]
         .into_iter()
         .map(|mut definition| {
             for_each_schema(&mut definition, &mut make_structural);
@@ -162,6 +162,22 @@ fn execution_receipt() -> CustomResourceDefinition {
                 ),
                 guard(format!("self.phase in {}", finished_phases()), "spec.phase must be a finished one"),
             ]);
+        }
+    });
+    definition
+}
+
+/// Returns the definition of GatewaySession. Nothing of a session may change. The admission policy `writ-sessions` also
+/// keeps the fields that this version does not know.
+fn gateway_session() -> CustomResourceDefinition {
+    let fields = ["keyDigest", "expirationSeconds", "requestedBy"];
+    let mut definition = GatewaySession::crd();
+    for_each_schema_root(&mut definition, &mut |root| {
+        if let Some(spec) = property(root, "spec") {
+            spec.x_kubernetes_validations.get_or_insert_default().push(guard(
+                fields.map(immutable_field_rule).join(" && "),
+                "spec of a GatewaySession must not change: delete it, and create another one with another key",
+            ));
         }
     });
     definition

@@ -10,7 +10,8 @@ const MAX_ANNOTATIONS: usize = 64;
 /// Maximum size of the names of all annotations of an object, in bytes.
 const MAX_ANNOTATION_NAME_BYTES: usize = 4096;
 /// Maximum size of all annotations of a Machine or a Whitelist, in bytes. The size includes names and values.
-/// Kubernetes itself has this bound for every kind. The policy limits the annotations of an execution to 131072 bytes.
+/// Kubernetes itself has this bound for every kind. The policy limits the annotations of an execution to 131072 bytes,
+/// and those of a GatewaySession to 16384 bytes.
 const MAX_ANNOTATION_BYTES: usize = 262_144;
 /// Maximum number of finalizers of an object.
 const MAX_FINALIZERS: usize = 16;
@@ -138,7 +139,7 @@ mod tests {
             format!("size(bytes(variables.labels[name]))).sum() <= {MAX_LABEL_BYTES})"),
             format!("variables.annotations.size() <= {MAX_ANNOTATIONS}\n"),
             format!("variables.annotations.map(name, size(bytes(name))).sum() <= {MAX_ANNOTATION_NAME_BYTES}\n"),
-            format!("? 131072 : {MAX_ANNOTATION_BYTES}\""),
+            format!("? 131072 : {MAX_ANNOTATION_BYTES}\n"),
             format!("variables.finalizers.size() <= {MAX_FINALIZERS}\n"),
             format!("variables.finalizers.map(name, size(bytes(name))).sum() <= {MAX_FINALIZER_BYTES})"),
         ] {

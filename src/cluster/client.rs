@@ -203,6 +203,11 @@ impl Cluster {
         &self.own_namespace
     }
 
+    /// Returns true if this process serves a namespace.
+    pub fn serves(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|served| served == namespace)
+    }
+
     /// Returns the client for calls without the deadline of [`Cluster::call`], for example watches. The caller must
     /// retry failed calls.
     pub fn client(&self) -> Client {

@@ -57,6 +57,12 @@ pub enum Operation {
     GetApiKey,
     /// The admission policy for API keys is read.
     GetApiKeyPolicy,
+    /// A session of the gateway is read.
+    GetSession,
+    /// Sessions of the gateway are listed.
+    ListSessions,
+    /// An expired session of the gateway is deleted.
+    DeleteSession,
     /// A command-line tool reads or writes objects for its user.
     Cli,
 }
@@ -91,6 +97,9 @@ impl Operation {
             Operation::RequestToken => "request_token",
             Operation::GetApiKey => "get_api_key",
             Operation::GetApiKeyPolicy => "get_api_key_policy",
+            Operation::GetSession => "get_session",
+            Operation::ListSessions => "list_sessions",
+            Operation::DeleteSession => "delete_session",
             Operation::Cli => "cli",
         }
     }

@@ -13,6 +13,7 @@
 
 mod dry_run;
 mod policy_age;
+mod session_dry_run;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,7 @@ use crate::telemetry::metrics;
 
 use super::Cluster;
 use dry_run::DryRunResult;
+use policy_age::StampedKind;
 
 pub(super) use policy_age::PROPAGATION_DELAY;
 
@@ -37,7 +39,7 @@ const UNTRUSTED_RECHECK: Duration = Duration::from_secs(5);
 /// Number of recheck intervals without a new check after which Writ removes the result for a namespace.
 const EVICT_AFTER_INTERVALS: u32 = 10;
 
-/// Results of the checks, by namespace. Clones share the results.
+/// Results of the checks of one kind, by namespace. Clones share the results.
 #[derive(Clone)]
 pub struct RequesterTrustChecker {
     inner: Arc<CheckerInner>,
@@ -45,6 +47,7 @@ pub struct RequesterTrustChecker {
 
 struct CheckerInner {
     cluster: Cluster,
+    kind: StampedKind,
     /// Maximum time for which a result is valid. A result without trust is valid for at most [`UNTRUSTED_RECHECK`].
     recheck_interval: Duration,
     namespaces: Mutex<HashMap<String, CachedTrust>>,
@@ -71,10 +74,21 @@ pub enum RequesterTrust {
 }
 
 impl RequesterTrustChecker {
-    /// Returns a checker without results. A result is valid for at most `recheck_interval`.
+    /// Returns a checker of CommandExecutions, without results. A result is valid for at most `recheck_interval`.
     pub fn new(cluster: Cluster, recheck_interval: Duration) -> Self {
+        Self::of(StampedKind::Execution, cluster, recheck_interval)
+    }
+
+    /// Returns a checker of GatewaySessions, with the same rights and the same interval. `trust` is its only use.
+    #[must_use]
+    pub fn for_sessions(&self) -> Self {
+        Self::of(StampedKind::Session, self.inner.cluster.clone(), self.inner.recheck_interval)
+    }
+
+    fn of(kind: StampedKind, cluster: Cluster, recheck_interval: Duration) -> Self {
         let inner = CheckerInner {
             cluster,
+            kind,
             recheck_interval,
             namespaces: Mutex::default(),
             checking: tokio::sync::Mutex::new(()),
@@ -118,7 +132,7 @@ impl RequesterTrustChecker {
         let before = before.map(|known| known.trust);
         let found = self.verify(namespace, before.as_ref()).await;
         if before.as_ref() != Some(&found) {
-            log_change(namespace, &found);
+            log_change(self.inner.kind, namespace, &found);
         }
         self.remember(namespace, found.clone());
         found
@@ -158,7 +172,11 @@ impl RequesterTrustChecker {
     }
 
     async fn verify(&self, namespace: &str, before: Option<&RequesterTrust>) -> RequesterTrust {
-        let now = match dry_run::verify(&self.inner.cluster, namespace).await {
+        let verified = match self.inner.kind {
+            StampedKind::Execution => dry_run::verify(&self.inner.cluster, namespace).await,
+            StampedKind::Session => session_dry_run::verify(&self.inner.cluster, namespace).await,
+        };
+        let now = match verified {
             Ok(DryRunResult::Enforced { now }) => now,
             Ok(DryRunResult::Forgeable(why)) => return RequesterTrust::Untrusted(why),
             Ok(DryRunResult::Inconclusive { why, refusal }) => {
@@ -174,7 +192,7 @@ impl RequesterTrustChecker {
                 };
             }
         };
-        match policy_age::in_force_since(&self.inner.cluster).await {
+        match policy_age::in_force_since(&self.inner.cluster, self.inner.kind).await {
             Some(since) if since >= now => {
                 RequesterTrust::Undecided("the admission policies that stamp who asks are being rolled out")
             }
@@ -189,8 +207,19 @@ impl RequesterTrustChecker {
     }
 }
 
-fn log_change(namespace: &str, trust: &RequesterTrust) {
+fn log_change(kind: StampedKind, namespace: &str, trust: &RequesterTrust) {
     match trust {
+        RequesterTrust::Untrusted(why) | RequesterTrust::Undecided(why) if kind == StampedKind::Session => {
+            tracing::warn!(
+                namespace,
+                error = why,
+                "creators of GatewaySessions not verified: the gateway accepts no session; install the chart with \
+                 admission.install=true, or apply deploy/guards.yaml and deploy/requester-1.36.yaml"
+            );
+        }
+        RequesterTrust::Since(since) if kind == StampedKind::Session => {
+            tracing::info!(namespace, %since, "creators of GatewaySessions verified");
+        }
         RequesterTrust::Untrusted(why) | RequesterTrust::Undecided(why) => tracing::warn!(
             namespace,
             error = why,

@@ -17,6 +17,8 @@ pub struct Caller {
     pub api_key_name: Option<String>,
     /// Limit for the commands in any 60 s, if the API key sets one.
     pub commands_per_minute: Option<u32>,
+    /// True if the credential is a session.
+    pub is_session: bool,
     /// Credential of the request, for the checks of long answers.
     pub credential: Option<Arc<Credential>>,
 }
@@ -24,7 +26,7 @@ pub struct Caller {
 impl Caller {
     /// Returns a caller without an API key.
     pub fn of_user(user: UserInfo) -> Self {
-        Self { user, api_key: None, api_key_name: None, commands_per_minute: None, credential: None }
+        Self { user, api_key: None, api_key_name: None, commands_per_minute: None, is_session: false, credential: None }
     }
 
     /// Returns the user name.

@@ -1,7 +1,7 @@
-//! Authenticates callers: API keys by their Secret, tokens by a TokenReview.
+//! Authenticates callers: API keys by their Secret, sessions by their object, tokens by a TokenReview.
 //!
 //! # Guarantees
-//! 1. A deleted key or token counts for at most [`ACCEPTED_FOR`] (and the API server's own cache for tokens).
+//! 1. A deleted key, session or token counts for at most [`ACCEPTED_FOR`] (and the API server's own cache for tokens).
 //! 2. Unknown credentials cost the API server a limited number of calls per second. Credentials that were valid a short
 //!    time ago do not count, so a flood of guesses does not refuse callers who are at work.
 //! 3. The caches hold digests of credentials, never the credentials.
@@ -14,11 +14,12 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::api::ApiKey;
-use crate::cluster::{ApiKeyAdmission, ApiKeyGrant, Cluster};
+use crate::cluster::{ApiKeyAdmission, ApiKeyGrant, Cluster, RequesterTrustChecker};
 
 use super::caller::Caller;
 use super::credential::Credential;
 use super::error::ApiError;
+use super::session_owner::session_owner;
 
 /// Audience of the tokens that the gateway accepts.
 pub const AUDIENCE: &str = "writ-gateway";
@@ -30,6 +31,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 const MAX_TOKEN_READS: usize = 10;
 /// Maximum number of reads of Secrets for unknown API keys per second. A read by name takes about 2 ms.
 const MAX_KEY_READS: usize = 100;
+/// Maximum number of reads of unknown sessions per second. A read by name takes about 2 ms.
+const MAX_SESSION_READS: usize = 100;
 /// Time for which a read of the admission policy for API keys counts.
 const ADMISSION_FOR: Duration = Duration::from_secs(10);
 /// Number of locks for reads. Guesses delay at most the credentials with the same lock.
@@ -45,6 +48,8 @@ type Digest = [u8; 32];
 pub struct Callers {
     cluster: Cluster,
     accepts_api_server_tokens: bool,
+    /// Check that nobody can create a session for another user.
+    session_trust: RequesterTrustChecker,
     cache: Mutex<Cache>,
     /// Locked during the read for a credential, by its digest.
     flights: [tokio::sync::Mutex<()>; FLIGHTS],
@@ -59,6 +64,7 @@ struct Cache {
     refused: Recent<()>,
     token_reads: RecentReads,
     key_reads: RecentReads,
+    session_reads: RecentReads,
 }
 
 /// Times of the reads for unknown credentials in the last [`READ_WINDOW`], at most the limit of their kind.
@@ -76,10 +82,11 @@ enum Cached {
 
 impl Callers {
     /// Returns an empty cache of callers. `cluster` has the rights of the gateway.
-    pub fn new(cluster: Cluster, accepts_api_server_tokens: bool) -> Self {
+    pub fn new(cluster: Cluster, accepts_api_server_tokens: bool, session_trust: RequesterTrustChecker) -> Self {
         Self {
             cluster,
             accepts_api_server_tokens,
+            session_trust,
             cache: Mutex::default(),
             flights: [const { tokio::sync::Mutex::const_new(()) }; FLIGHTS],
             admission: tokio::sync::Mutex::default(),
@@ -91,13 +98,14 @@ impl Callers {
     /// # Errors
     /// 401 if the credential is not valid, 503 if that could not be checked.
     pub async fn authenticate(&self, credential: &Credential) -> Result<Caller, ApiError> {
-        let (domain, text) = match credential {
-            Credential::ApiKey(text) => ("key\0", text),
-            Credential::Token(text) => ("token\0", text),
+        let digest = digest_of(credential);
+        // A key of another form and a session of another namespace cost no read.
+        let is_possible = match credential {
+            Credential::ApiKey(text) => ApiKey::parse(text).is_ok(),
+            Credential::Session(session) => self.cluster.serves(session.namespace()),
+            Credential::Token(_) => true,
         };
-        let digest: Digest = Sha256::new_with_prefix(domain).chain_update(text.as_bytes()).finalize().into();
-        // A key of another form costs no read.
-        if matches!(credential, Credential::ApiKey(text) if ApiKey::parse(text).is_err()) {
+        if !is_possible {
             return Err(ApiError::unauthorized());
         }
         let cached = self.cache().find(&digest);
@@ -122,6 +130,7 @@ impl Callers {
         let caller = match credential {
             Credential::ApiKey(text) => self.key_owner(text).await?,
             Credential::Token(text) => self.token_owner(text).await?,
+            Credential::Session(session) => session_owner(&self.cluster, &self.session_trust, session).await?,
         };
         self.cache().insert(digest, asked, caller.clone());
         caller.ok_or_else(ApiError::unauthorized)
@@ -175,6 +184,16 @@ impl Callers {
     }
 }
 
+/// Returns the digest under which the caches keep a credential.
+fn digest_of(credential: &Credential) -> Digest {
+    let (domain, text) = match credential {
+        Credential::ApiKey(text) => ("key\0", text),
+        Credential::Token(text) => ("token\0", text),
+        Credential::Session(session) => return session.digest(),
+    };
+    Sha256::new_with_prefix(domain).chain_update(text.as_bytes()).finalize().into()
+}
+
 impl Cache {
     fn find(&self, digest: &Digest) -> Cached {
         if let Some((at, caller)) = self.accepted.entries.get(digest) {
@@ -191,6 +210,7 @@ impl Cache {
         match credential {
             Credential::ApiKey(_) => self.key_reads.count(now, MAX_KEY_READS),
             Credential::Token(_) => self.token_reads.count(now, MAX_TOKEN_READS),
+            Credential::Session(_) => self.session_reads.count(now, MAX_SESSION_READS),
         }
     }
 

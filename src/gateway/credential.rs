@@ -8,14 +8,20 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use zeroize::Zeroizing;
 
+use super::session_credential::SessionCredential;
+
 /// Header with an API key.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Header with a session: `namespace/name/key`.
+const SESSION: HeaderName = HeaderName::from_static("x-writ-session");
 /// Subprotocol that the server selects for WebSockets of browsers.
 pub const SUBPROTOCOL: &str = "v1.writ.dev";
 /// Prefix of the subprotocol with a browser's credential. The API server of Kubernetes has the same form.
 const BEARER_SUBPROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 /// Prefix of an API key.
 const API_KEY_PREFIX: &str = "writ_";
+/// Prefix of a session in a place for all credentials. No bearer token contains `:` (RFC 6750, section 2.1).
+const SESSION_PREFIX: &str = "writ-session:";
 /// Maximum length of a credential, in bytes. Tokens with many claims take a few KiB.
 const MAX_BYTES: usize = 16_384;
 
@@ -26,6 +32,8 @@ pub enum Credential {
     ApiKey(Zeroizing<String>),
     /// Bearer token.
     Token(Zeroizing<String>),
+    /// Names and key of a session.
+    Session(SessionCredential),
 }
 
 impl fmt::Debug for Credential {
@@ -33,6 +41,7 @@ impl fmt::Debug for Credential {
         formatter.write_str(match self {
             Self::ApiKey(_) => "ApiKey",
             Self::Token(_) => "Token",
+            Self::Session(_) => "Session",
         })
     }
 }
@@ -44,6 +53,9 @@ impl Credential {
         let mut found = Vec::new();
         for value in headers.get_all(&API_KEY) {
             found.push(Self::from_text(value.to_str().ok()?)?);
+        }
+        for value in headers.get_all(&SESSION) {
+            found.push(Self::Session(SessionCredential::parse(value.to_str().ok()?.trim())?));
         }
         for value in headers.get_all(AUTHORIZATION) {
             let (scheme, text) = value.to_str().ok()?.split_once(' ')?;
@@ -69,6 +81,9 @@ impl Credential {
         if text.is_empty() || text.len() > MAX_BYTES || !is_visible {
             return None;
         }
+        if let Some(session) = text.strip_prefix(SESSION_PREFIX) {
+            return SessionCredential::parse(session).map(Self::Session);
+        }
         let secret = Zeroizing::new(text.to_owned());
         Some(if text.starts_with(API_KEY_PREFIX) { Self::ApiKey(secret) } else { Self::Token(secret) })
     }
@@ -80,6 +95,8 @@ mod tests {
 
     use super::*;
 
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
     fn found(headers: &[(HeaderName, &str)]) -> Option<String> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -88,17 +105,22 @@ mod tests {
         Credential::from_headers(&map).map(|credential| match &credential {
             Credential::ApiKey(text) => format!("{credential:?} {}", text.as_str()),
             Credential::Token(text) => format!("{credential:?} {}", text.as_str()),
+            Credential::Session(session) => format!("{credential:?} {}/{}", session.namespace(), session.name()),
         })
     }
 
     #[test]
     fn one_credential_is_found_in_each_place() {
-        let encoded = format!("{SUBPROTOCOL}, {BEARER_SUBPROTOCOL}{}", URL_SAFE_NO_PAD.encode("writ_a"));
+        let subprotocols = |text: &str| format!("{SUBPROTOCOL}, {BEARER_SUBPROTOCOL}{}", URL_SAFE_NO_PAD.encode(text));
+        let (encoded, session) = (subprotocols("writ_a"), format!("ops/jane/{KEY}"));
+        let encoded_session = subprotocols(&format!("{SESSION_PREFIX}{session}"));
         for (header, value, expected) in [
             (API_KEY, "writ_a", "ApiKey writ_a"),
             (AUTHORIZATION, "Bearer writ_a", "ApiKey writ_a"),
             (AUTHORIZATION, "bearer ey.a.b", "Token ey.a.b"),
             (SEC_WEBSOCKET_PROTOCOL, &encoded, "ApiKey writ_a"),
+            (SESSION, &session, "Session ops/jane"),
+            (SEC_WEBSOCKET_PROTOCOL, &encoded_session, "Session ops/jane"),
         ] {
             assert_eq!(found(&[(header, value)]).as_deref(), Some(expected));
         }
@@ -108,7 +130,9 @@ mod tests {
     fn none_several_and_broken_credentials_are_no_credential() {
         let broken = format!("{BEARER_SUBPROTOCOL}***");
         let long = format!("Bearer {}", "x".repeat(MAX_BYTES + 1));
-        let cases: [&[(HeaderName, &str)]; 8] = [
+        let (session, huge) = (format!("ops/jane/{KEY}"), format!("ops/jane/{}", "x".repeat(MAX_BYTES)));
+        let no_session = format!("{BEARER_SUBPROTOCOL}{}", URL_SAFE_NO_PAD.encode("writ-session:ops/jane"));
+        let cases: [&[(HeaderName, &str)]; 14] = [
             &[],
             &[(AUTHORIZATION, "Bearer a"), (API_KEY, "writ_a")],
             &[(AUTHORIZATION, "Bearer a"), (AUTHORIZATION, "Bearer a")],
@@ -117,6 +141,12 @@ mod tests {
             &[(SEC_WEBSOCKET_PROTOCOL, &broken)],
             &[(AUTHORIZATION, &long)],
             &[(AUTHORIZATION, "Bearer a b")],
+            &[(SESSION, &session), (AUTHORIZATION, "Bearer a")],
+            &[(SESSION, &session), (SESSION, &session)],
+            &[(SESSION, "")],
+            &[(SESSION, KEY)],
+            &[(SESSION, &huge)],
+            &[(SEC_WEBSOCKET_PROTOCOL, &no_session)],
         ];
         for case in cases {
             assert_eq!(found(case), None, "{:?}", case.iter().map(|(name, _)| name).collect::<Vec<_>>());

@@ -71,8 +71,9 @@ impl ApiError {
     /// Returns the error for a caller without a valid credential. The message does not depend on the credential, so that
     /// nobody learns which part of it is right.
     pub fn unauthorized() -> Self {
-        let message = "no valid credential: send an API key (X-API-Key, or Authorization: Bearer writ_...), or a \
-                       ServiceAccount token for the audience writ-gateway (Authorization: Bearer ...)";
+        let message = "no valid credential: send an API key (X-API-Key, or Authorization: Bearer writ_...), a \
+                       ServiceAccount token for the audience writ-gateway (Authorization: Bearer ...), or a session \
+                       (X-Writ-Session: NAMESPACE/NAME/KEY)";
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthenticated", message)
     }
 

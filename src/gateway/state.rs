@@ -112,7 +112,7 @@ impl Gateway {
         let inner = Inner {
             acting: Acting::new(cluster.clone(), settings.extra_keys.clone()),
             policies: Arc::new(PolicyCache::new(cluster.clone(), false)),
-            callers: Callers::new(cluster.clone(), settings.accepts_api_server_tokens),
+            callers: Callers::new(cluster.clone(), settings.accepts_api_server_tokens, stamping.for_sessions()),
             rights: Rights::new(cluster.clone()),
             executions: ExecutionReader::new(cluster.clone()),
             rate: Mutex::default(),

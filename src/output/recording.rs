@@ -1,4 +1,4 @@
-//! The recording of an interactive session, as lines of [asciicast v3](https://docs.asciinema.org/manual/asciicast/v3/).
+//! The recording of a session, as lines of [asciicast v3](https://docs.asciinema.org/manual/asciicast/v3/).
 //!
 //! ```text
 //! {"version":3,"term":{"cols":80,"rows":24},"timestamp":1796083200,"command":"/bin/sh","writ":{...}}
@@ -15,8 +15,8 @@
 //! # Guarantees
 //!
 //! 1. Without `recordInput`, no byte of an input is in the recording.
-//! 2. The data of all "o" events together is the output, with U+FFFD for bytes that are not UTF-8. No character is split
-//!    between two events.
+//! 2. The data of all "o" events together is the output, with U+FFFD for bytes that are not UTF-8. No character is
+//!    split between two events.
 //! 3. A recording has at most [`MAX_RECORDING_BYTES`]. A longer one ends with a note, and with the exit code.
 
 mod characters;

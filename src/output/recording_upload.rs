@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! 1. A slow store delays the session by at most 3 s for each 64 KiB of the recording. After this wait, Writ gives up the
-//!    upload.
+//! 1. A slow store delays the session by at most 3 s for each 64 KiB of the recording. After this wait, Writ gives up
+//!    the upload.
 //! 2. Memory holds at most about 1 MiB if the store is a directory. A bucket needs parts of 5 MiB, so that memory then
 //!    holds at most about 6 MiB.
 //! 3. A recording of at most 64 KiB needs no task, and one call to the store.
@@ -89,8 +89,8 @@ impl RecordingUpload {
         }
     }
 
-    /// Sends the last lines, and stores the recording under its digest. After `shutdown` is ready, waits at most another
-    /// `UploadTimeouts::shutdown`.
+    /// Sends the last lines, and stores the recording under its digest. After `shutdown` is ready, waits at most
+    /// another `UploadTimeouts::shutdown`.
     pub async fn finish(
         mut self,
         rest: &[u8],
@@ -108,7 +108,8 @@ impl RecordingUpload {
             () = tokio::time::sleep(finish) => Err(NotStored::TooSlow),
         };
         if let Err(problem) = &result {
-            tracing::warn!(namespace = self.key.namespace, uid = self.key.uid, error = %problem, "recording not stored");
+            let OutputKey { namespace, uid } = &self.key;
+            tracing::warn!(namespace, uid, error = %problem, "recording not stored");
         }
         result
     }

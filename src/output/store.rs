@@ -50,7 +50,7 @@ const MAX_RENAMED_BYTES: u64 = 5_000_000_000;
 const BUCKET_PART_BYTES: usize = 5 << 20;
 /// Size of a part in a directory, in bytes. Larger parts need more memory, and are not faster.
 const DIRECTORY_PART_BYTES: usize = 1 << 20;
-/// Size of a part of a recording in a directory, in bytes. Many sessions can be open for hours, so each takes less memory.
+/// Size of a part of a recording in a directory, in bytes. Many sessions can be open, so each takes less memory.
 const RECORDING_PART_BYTES: usize = 256 << 10;
 /// Suffix of the name of an unfinished object.
 const PARTIAL: &str = ".partial";
@@ -294,8 +294,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the unfinished objects that a crash left behind for an execution. `name` is the beginning of their names,
-    /// because other uploads of the execution can be in progress.
+    /// Deletes the unfinished objects that a crash left behind for an execution. `name` is the beginning of their
+    /// names, because other uploads of the execution can be in progress.
     pub(super) async fn remove_partials(&self, key: &OutputKey, name: &'static str) -> Result<(), StoreError> {
         self.remove_matching(key, |found| found.starts_with(name) && found.ends_with(PARTIAL)).await?;
         if let Some(directory) = self.inner.directory.as_deref() {

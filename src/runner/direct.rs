@@ -18,10 +18,10 @@ mod again;
 mod client;
 mod client_input;
 mod drain;
-mod ended;
 mod first_words;
 mod launch_problem;
 mod not_started;
+mod run_outcome;
 mod start;
 
 use std::future::pending;

@@ -39,6 +39,7 @@ pub struct GatewayMetrics {
     sockets: Gauge,
     tls_reloads: Family<OutcomeLabels, Counter>,
     tls_files_unusable: Gauge,
+    sessions_refused: Family<CauseLabels, Counter>,
 }
 
 impl GatewayMetrics {
@@ -54,6 +55,7 @@ impl GatewayMetrics {
             sockets: Gauge::default(),
             tls_reloads: Family::default(),
             tls_files_unusable: Gauge::default(),
+            sessions_refused: Family::default(),
         };
         let requests = "Requests to the gateway, by route, method and class of the answer's status";
         registry.register("gateway_requests", requests, metrics.requests.clone());
@@ -71,6 +73,8 @@ impl GatewayMetrics {
         registry.register("gateway_tls_reloads", reloads, metrics.tls_reloads.clone());
         let unusable = "1 if the current TLS files are unusable and the gateway uses earlier ones";
         registry.register("gateway_tls_files_unusable", unusable, metrics.tls_files_unusable.clone());
+        let sessions = "GatewaySessions that the gateway refused although their key was right, by cause";
+        registry.register("gateway_sessions_refused", sessions, metrics.sessions_refused.clone());
         metrics
     }
 
@@ -108,6 +112,11 @@ impl GatewayMetrics {
     /// Subtracts one from the number of open WebSockets.
     pub fn socket_closed(&self) {
         self.sockets.dec();
+    }
+
+    /// Counts a session with the right key that the gateway refused. `cause` is a constant of the gateway.
+    pub fn session_refused(&self, cause: &'static str) {
+        self.sessions_refused.get_or_create(&CauseLabels { cause }).inc();
     }
 
     /// Counts a change of the TLS files. `is_usable` is false if the gateway keeps the earlier certificate.

@@ -30,6 +30,8 @@ pub enum BackgroundTask {
     Whitelists,
     /// Retention of finished executions.
     Retention,
+    /// Deletion of expired sessions of the gateway.
+    Sessions,
     /// Renewal of the Lease.
     Lease,
 }
@@ -42,6 +44,7 @@ impl BackgroundTask {
             BackgroundTask::Machines => "machines",
             BackgroundTask::Whitelists => "whitelists",
             BackgroundTask::Retention => "retention",
+            BackgroundTask::Sessions => "sessions",
             BackgroundTask::Lease => "lease",
         }
     }

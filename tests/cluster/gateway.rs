@@ -6,7 +6,7 @@ mod downloads;
 mod exec;
 mod idempotency;
 mod reads;
-mod socket;
+pub mod socket;
 mod streams;
 mod tenants;
 
@@ -141,7 +141,7 @@ impl Gated {
 }
 
 /// Waits until the gateway listens, and returns its address.
-async fn served_at(case: &Case) -> SocketAddr {
+pub async fn served_at(case: &Case) -> SocketAddr {
     case.has_logged("gateway is served").await;
     case.has_logged("gateway acts for its callers").await;
     let log = case.whole_log();

@@ -42,6 +42,7 @@ mod fleet;
 mod freshness;
 mod gateway;
 mod gateway_identity;
+mod gateway_sessions;
 mod gitops;
 mod guards;
 mod guide;

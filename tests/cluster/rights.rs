@@ -231,23 +231,25 @@ async fn an_installation_for_some_namespaces_has_no_rights_in_others() {
 #[tokio::test]
 async fn each_role_for_people_may_do_what_the_guide_says_and_nothing_else() {
     let case = Case::new().await;
-    let read: Vec<(&str, &str)> = ["commandexecutions", "machines", "whitelists", "executionreceipts"]
-        .into_iter()
-        .flat_map(|resource| ["get", "list", "watch"].map(|verb| (verb, resource)))
-        .collect();
+    let read: Vec<(&str, &str)> =
+        ["commandexecutions", "machines", "whitelists", "executionreceipts", "gatewaysessions"]
+            .into_iter()
+            .flat_map(|resource| ["get", "list", "watch"].map(|verb| (verb, resource)))
+            .collect();
     let (ask, own) = (("create", "commandexecutions"), ("patch", "commandexecutions"));
     let replace = [("update", "commandexecutions"), ("delete", "commandexecutions")];
     let written = |resource| ["create", "update", "patch", "delete"].map(|verb| (verb, resource)).to_vec();
+    let session = [("create", "gatewaysessions"), ("delete", "gatewaysessions")];
     let roles: [(&str, Vec<(&str, &str)>); 6] = [
         ("writ-viewer", vec![]),
-        ("writ-requester", vec![ask, own]),
+        ("writ-requester", [&[ask, own][..], &session].concat()),
         ("writ-pipeline", vec![ask, own, replace[0], replace[1]]),
-        ("writ-on-call", vec![own, ("update", "commandexecutions/cancellation")]),
+        ("writ-on-call", [&[own, ("update", "commandexecutions/cancellation")][..], &session].concat()),
         ("writ-policy-admin", [written("whitelists"), vec![("delete", "executionreceipts")]].concat()),
         ("writ-machine-admin", [written("machines"), vec![("patch", "machines/status")]].concat()),
     ];
     let mut resources = BTreeSet::from([("".to_owned(), "secrets".to_owned()), ("".to_owned(), "pods".to_owned())]);
-    for kind in ["commandexecutions", "machines", "whitelists", "executionreceipts"] {
+    for kind in ["commandexecutions", "machines", "whitelists", "executionreceipts", "gatewaysessions"] {
         for suffix in ["", "/status", "/cancellation"] {
             resources.insert(("writ.dev".to_owned(), format!("{kind}{suffix}")));
         }

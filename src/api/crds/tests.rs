@@ -70,6 +70,21 @@ fn every_field_of_a_spec_is_kept_by_its_guard() {
 }
 
 #[test]
+fn every_field_of_a_session_is_kept_by_its_guard() {
+    let mut definition = gateway_session();
+    for_each_schema_root(&mut definition, &mut |root| {
+        let spec = property(root, "spec").expect("a spec");
+        let rules = spec.x_kubernetes_validations.clone().unwrap_or_default();
+        let fields: Vec<_> = spec.properties.iter().flatten().map(|(name, _)| name).collect();
+        assert_eq!(fields.len(), 3, "{fields:?}");
+        for field in fields {
+            let kept = rules.iter().any(|rule| rule.rule.contains(&format!("self.{field} == oldSelf.{field}")));
+            assert!(kept, "{field} could be changed after creation");
+        }
+    });
+}
+
+#[test]
 fn every_field_of_a_receipt_but_its_last_uid_is_kept_by_its_guard() {
     let mut definition = execution_receipt();
     for_each_schema_root(&mut definition, &mut |root| {

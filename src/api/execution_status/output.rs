@@ -132,8 +132,8 @@ pub struct RecordingRecord {
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub left_out_bytes: i64,
-    /// True if the recording has the bytes of the input (`decision.recordInput`), which can include passwords. Otherwise
-    /// the recording has only the time and the size of each input.
+    /// True if the recording has the bytes of the input (`decision.recordInput`), which can include passwords.
+    /// Otherwise the recording has only the time and the size of each input.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub records_input: bool,
 }

@@ -22,7 +22,7 @@ use writ::cli::store;
 use writ::cluster::{
     ClientOptions, Cluster, ClusterError, EventPublisher, Membership, OwnLease, PolicyCache, RequesterTrustChecker,
 };
-use writ::controllers::{Watches, command_execution, machine, retention, whitelist};
+use writ::controllers::{Watches, command_execution, machine, retention, sessions, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::fleet::MachineWakes;
 use writ::operations::{LogFormat, OpsServer, start_logs};
@@ -339,8 +339,8 @@ fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterT
     });
 }
 
-/// Starts the controllers of Machines, Whitelists and finished executions. The returned future ends after all three
-/// have ended.
+/// Starts the controllers of Machines, Whitelists and finished executions, and the deletion of expired sessions. The
+/// returned future ends after all of them have ended.
 fn start_other_controllers(
     (cluster, policies, watches): (&Cluster, &Arc<PolicyCache>, &Watches),
     runner: &Runner,
@@ -360,7 +360,8 @@ fn start_other_controllers(
     };
     let whitelists = tokio::spawn(whitelist::run(context, watches.clone(), stop.clone()));
     let finished = tokio::spawn(retention::run(finished, stop.clone()));
-    async { tokio::join!(machines, whitelists, finished) }
+    let expired = tokio::spawn(sessions::run(cluster.clone(), stop.clone()));
+    async { tokio::join!(machines, whitelists, finished, expired) }
 }
 
 /// Connects to the API server. The API server's clock then decides if host and login certificates are valid.

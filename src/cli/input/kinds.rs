@@ -4,7 +4,7 @@ use crate::api::{GROUP, VERSION};
 use crate::cli::manifest::{Content, Node};
 
 /// Kinds of Writ, with which misspelt kinds are compared.
-const KINDS: &[&str] = &["Whitelist", "Machine", "CommandExecution", "ExecutionReceipt"];
+const KINDS: &[&str] = &["Whitelist", "Machine", "CommandExecution", "ExecutionReceipt", "GatewaySession"];
 /// Maximum number of changed letters for which a word counts as a misspelt kind or group.
 const MISSPELT: usize = 2;
 

@@ -21,7 +21,7 @@ use crate::cluster::self_review::own_identity;
 use crate::cluster::{Cluster, ClusterError, Operation};
 
 /// Forged name, UID and group. No user has this name, because the prefix `system:` is reserved for Kubernetes.
-const FORGED: &str = "system:writ:forged";
+pub(super) const FORGED: &str = "system:writ:forged";
 /// Name of a Machine and of a rule that do not exist.
 const NONEXISTENT: &str = "writ-requester-check";
 
@@ -55,11 +55,16 @@ enum CreateResult {
 /// The API server did not answer.
 pub(super) async fn verify(cluster: &Cluster, namespace: &str) -> Result<DryRunResult, ClusterError> {
     let own = own_identity(cluster, Operation::CheckStamping).await?;
-    let forged = Requester { username: FORGED.to_owned(), uid: FORGED.to_owned(), groups: vec![FORGED.to_owned()] };
+    let forged = forged_requester();
     match create(cluster, namespace, Some(&forged)).await? {
         CreateResult::Accepted(taken) => Ok(verify_overwrite(&taken, &own)),
         CreateResult::Refused(_) => verify_refusal(cluster, namespace, &forged, own).await,
     }
+}
+
+/// Returns a requester that no user is.
+pub(super) fn forged_requester() -> Requester {
+    Requester { username: FORGED.to_owned(), uid: FORGED.to_owned(), groups: vec![FORGED.to_owned()] }
 }
 
 /// Checks that the policy has overwritten the requester of an accepted create.

@@ -18,17 +18,28 @@ use crate::cluster::{Cluster, Operation};
 const MUTATING_POLICIES: [&str; 2] = ["writ-requester-create", "writ-requester-update"];
 /// Name of the policy in `deploy/requester-1.31.yaml`.
 const VALIDATING_POLICY: &str = "writ-requester";
+/// Name of the policy for sessions of the gateway.
+const SESSION_POLICY: &str = "writ-sessions";
 /// Maximum time from the write of a policy until every API server applies the policy. The usual time is about one
 /// second. The other 4 s cover differences between the clocks of API servers, and the rounding of times to whole
 /// seconds.
 pub(in crate::cluster) const PROPAGATION_DELAY: Duration = Duration::from_secs(5);
 
-/// Returns the time of the last write to one of the policies, plus [`PROPAGATION_DELAY`], by the API server's clock.
-/// The current policies have been in force since this time.
+/// Kind whose requester the admission policies check.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum StampedKind {
+    /// CommandExecution.
+    Execution,
+    /// GatewaySession.
+    Session,
+}
+
+/// Returns the time of the last write to one of the policies for a kind, plus [`PROPAGATION_DELAY`], by the API server's
+/// clock. The current policies have been in force since this time.
 ///
 /// Returns `None` if the policies cannot be read, for example because this process lacks the right, or because the
 /// policies have other names.
-pub(super) async fn in_force_since(cluster: &Cluster) -> Option<Timestamp> {
+pub(super) async fn in_force_since(cluster: &Cluster, kind: StampedKind) -> Option<Timestamp> {
     let mutating = async {
         let mut latest = Timestamp::MIN;
         for name in MUTATING_POLICIES {
@@ -37,15 +48,20 @@ pub(super) async fn in_force_since(cluster: &Cluster) -> Option<Timestamp> {
         }
         Some(latest)
     };
-    let validating = async {
-        let policy = last_write::<ValidatingAdmissionPolicy>(cluster, VALIDATING_POLICY).await?;
-        Some(policy.max(last_write::<ValidatingAdmissionPolicyBinding>(cluster, VALIDATING_POLICY).await?))
-    };
-    let latest = match mutating.await {
-        Some(latest) => latest,
-        None => validating.await?,
+    let latest = match kind {
+        StampedKind::Session => last_write_validating(cluster, SESSION_POLICY).await?,
+        StampedKind::Execution => match mutating.await {
+            Some(latest) => latest,
+            None => last_write_validating(cluster, VALIDATING_POLICY).await?,
+        },
     };
     latest.checked_add(PROPAGATION_DELAY).ok()
+}
+
+/// Returns the time of the last write to a validating policy or to its binding.
+async fn last_write_validating(cluster: &Cluster, name: &str) -> Option<Timestamp> {
+    let policy = last_write::<ValidatingAdmissionPolicy>(cluster, name).await?;
+    Some(policy.max(last_write::<ValidatingAdmissionPolicyBinding>(cluster, name).await?))
 }
 
 async fn last_write<K>(cluster: &Cluster, name: &str) -> Option<Timestamp>

@@ -53,16 +53,18 @@ pub fn base() -> OpenApi {
         .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
         .build();
     let key = ApiKeyValue::with_description("X-API-Key", "API key (`writ_...`).");
+    let session = ApiKeyValue::with_description("X-Writ-Session", "Session of a person: `namespace/name/key`.");
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("API key, or ServiceAccount token for the audience `writ-gateway`."))
         .build();
     let components = ComponentsBuilder::new()
         .security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)))
+        .security_scheme("session", SecurityScheme::ApiKey(ApiKey::Header(session)))
         .security_scheme("bearer", SecurityScheme::Http(bearer))
         .schema_from::<ErrorBody>()
         .build();
-    let one_of = ["api_key", "bearer"].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
+    let one_of = ["api_key", "bearer", "session"].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
     let compatibility = TagBuilder::new()
         .name("compatibility")
         .description(Some(

@@ -36,7 +36,7 @@ struct Me {
     uid: String,
     /// Groups.
     groups: Vec<String>,
-    /// Kind of the credential: `api_key` or `token`.
+    /// Kind of the credential: `api_key`, `session` or `token`.
     #[schema(examples("api_key"))]
     credential: &'static str,
     /// Name of the API key.
@@ -89,7 +89,11 @@ async fn me(State(gateway): State<Gateway>, caller: Caller) -> Result<Json<Me>, 
         user: caller.name().to_owned(),
         uid: caller.user.uid.clone().unwrap_or_default(),
         groups: caller.user.groups.clone().unwrap_or_default(),
-        credential: if caller.api_key.is_some() { "api_key" } else { "token" },
+        credential: match (&caller.api_key, caller.is_session) {
+            (Some(_), _) => "api_key",
+            (None, true) => "session",
+            (None, false) => "token",
+        },
         api_key: caller.api_key_name,
         namespaces,
         is_complete,

@@ -56,8 +56,8 @@ fn header_describes_terminal_start_and_command() {
     let lines = String::from_utf8(recording(9999).take()).unwrap();
     assert_eq!(
         lines,
-        "{\"version\":3,\"term\":{\"cols\":120,\"rows\":40},\"timestamp\":1796083200,\"command\":\"/bin/sh -c \\\"x\\ny\\\"\",\
-         \"writ\":{\"tty\":true,\"recordsInput\":false}}\n"
+        "{\"version\":3,\"term\":{\"cols\":120,\"rows\":40},\"timestamp\":1796083200,\
+         \"command\":\"/bin/sh -c \\\"x\\ny\\\"\",\"writ\":{\"tty\":true,\"recordsInput\":false}}\n"
     );
 }
 

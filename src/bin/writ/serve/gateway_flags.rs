@@ -56,8 +56,8 @@ pub struct GatewayFlags {
     #[arg(long, value_name = "ORIGIN")]
     gateway_allowed_origin: Vec<String>,
 
-    /// Also serve the paths and field names of earlier systems, with the same rights and limits: the tag `compatibility`
-    /// of the OpenAPI document.
+    /// Also serve the paths and field names of earlier systems, with the same rights and limits: the tag
+    /// `compatibility` of the OpenAPI document.
     #[arg(long, requires = "listen_gateway")]
     compat_routes: bool,
 
