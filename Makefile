@@ -1,6 +1,6 @@
 # Shortcuts. Each one is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos-lite large tenant-attack launcher-long interop contract lint bench fleet generate image need-cargo
+.PHONY: help demo test chaos-lite large tenant-attack viewers launcher-long interop contract lint bench fleet generate image need-cargo
 ARGS ?=
 
 help: ## show this
@@ -28,6 +28,10 @@ large: need-cargo ## a store with the largest objects, and the memory of writ se
 tenant-attack: need-cargo ## a tenant attacks another namespace for an hour; prints the waiting times of the others (ATTACK=3600)
 	WRIT_TENANT_ATTACK_SECONDS=$(or $(ATTACK),3600) \
 		cargo test --locked --test cluster -- --nocapture --test-threads=1 tenant:: $(ARGS)
+
+viewers: need-cargo ## 20 viewers of 64 MiB that come and go at random; each reads the same bytes (about 2 minutes)
+	WRIT_VIEWERS=20 WRIT_VIEWER_MIB=64 \
+		cargo test --locked --test cluster -- --nocapture --test-threads=1 gateway::viewers:: $(ARGS)
 
 launcher-long: need-cargo ## the launcher attacked, raced, cut at every offset, killed (about an hour; ATTACK=600 RACES=2000 KILLS=128)
 	WRIT_ATTACK_SECONDS=$(or $(ATTACK),600) WRIT_LAUNCHER_RACES=$(or $(RACES),2000) WRIT_LAUNCHER_RACERS=50 \

@@ -50,7 +50,7 @@ fn the_document_has_version_and_security_and_each_operation_is_described() {
     let schemes = &document["components"]["securitySchemes"];
     assert_eq!(schemes["api_key"]["name"], "X-API-Key");
     assert_eq!(schemes["bearer"]["scheme"], "bearer");
-    assert_eq!(document["security"].as_array().map(Vec::len), Some(2), "each of the two credentials is enough");
+    assert_eq!(document["security"].as_array().map(Vec::len), Some(3), "each of the three credentials is enough");
     let mut ids = BTreeSet::new();
     for (path, method, operation) in operations(&document) {
         let name = format!("{method} {path}");

@@ -68,7 +68,7 @@ fn rate(time: Duration) -> f64 {
 }
 
 /// Runs an execution. Returns the time from its create to the watch event with its result.
-async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str, command: &str) -> Duration {
+pub async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str, command: &str) -> Duration {
     let execution = site.execution(name, "m0", command);
     let started = Instant::now();
     site.executions().create(&PostParams::default(), &execution).await.expect("an execution");

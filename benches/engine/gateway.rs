@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::create::{SshClient, execute};
 use crate::fleet::cycle;
-use crate::lab::User;
+use crate::lab::{Sshd, User};
 use crate::measure::{Row, Target, p50, percentile, shown};
 use crate::site::{Site, sshd};
+use crate::socket::Socket;
 use crate::world::{HOME, World};
 
 const SAMPLES: usize = 200;
@@ -18,29 +19,27 @@ const SAMPLES: usize = 200;
 const WARM_UP: usize = 10;
 /// Pause before each measurement, so that no other request is in progress.
 const QUIET: Duration = Duration::from_millis(100);
+/// Pause after a refused viewer. A caller may read 50 times per second.
+const REFUSED: Duration = Duration::from_millis(300);
+/// Maximum number of attempts to open a viewer.
+const ATTEMPTS: usize = 50;
 
 pub async fn rows(world: &World) -> Vec<Row> {
     let sshd = sshd(world);
     let rules = json!([{"name": "true", "match": "true", "run": ["/bin/true"]}]);
-    let flags = ["--listen-gateway=127.0.0.1:0", "--commands-per-minute=100000"];
-    let site = Site::with_one_machine(world, &sshd, rules, &flags).await;
+    let gated = GatedSite::new(world, &sshd, rules).await;
+    let (site, key) = (&gated.site, gated.key.as_str());
     let nobodys = Site::new(world).await;
-    open(world, &site.namespace);
-    let key = make_key(world, &site.namespace);
-    let url = format!(
-        "http://{}/api/v1/machines/m0/commands/execute?namespace={}",
-        site.logged_address("gateway is served").await,
-        site.namespace
-    );
+    let url = format!("http://{}/api/v1/machines/m0/commands/execute?namespace={}", gated.address, site.namespace);
     let ssh = SshClient::new(&sshd);
     let http = reqwest::Client::builder().build().expect("a client");
     let mut watch = site.watch().await;
-    let (_, statuses) = execute(&site, &mut watch, "first").await;
+    let (_, statuses) = execute(site, &mut watch, "first").await;
     drop(watch);
     let (mut calls, mut alone, mut logins): (Vec<Duration>, Vec<Duration>, Vec<Duration>) = Default::default();
     for turn in 0..SAMPLES + WARM_UP {
         tokio::time::sleep(QUIET).await;
-        let call = call(&http, &url, &key).await;
+        let call = call(&http, &url, key).await;
         let login = ssh.run();
         tokio::time::sleep(QUIET).await;
         let started = Instant::now();
@@ -83,20 +82,75 @@ async fn call(http: &reqwest::Client, url: &str, key: &str) -> Duration {
     taken
 }
 
-/// Lets the gateway act in the namespace, and jane run commands there.
-fn open(world: &World, namespace: &str) {
-    let gateway = format!("--serviceaccount={HOME}:writ-gateway");
-    for arguments in [
-        ["create", "rolebinding", "writ-gateway", "--clusterrole=writ-gateway-actions", &gateway],
-        ["create", "rolebinding", "jane", "--clusterrole=cluster-admin", "--user=jane"],
-    ] {
-        world.kubectl_succeeds(&[&["-n", namespace], &arguments[..]].concat());
+/// A site whose `writ serve` has a gateway.
+pub struct GatedSite<'a> {
+    pub site: Site<'a>,
+    /// Address of the gateway.
+    pub address: String,
+    /// API key of jane, who may run commands.
+    pub key: String,
+}
+
+impl<'a> GatedSite<'a> {
+    /// Creates a namespace with one machine, `m0`, that runs up to 16 commands, and starts a `writ serve` with a
+    /// gateway for it.
+    pub async fn new(world: &'a World, sshd: &Sshd, rules: Value) -> Self {
+        let mut site = Site::new(world).await;
+        site.add_machine("m0", sshd).await;
+        site.change_machine("m0", sshd, json!({"maxConcurrent": 16})).await;
+        site.allow(rules).await;
+        open(world, &site.namespace, "jane");
+        let key = make_key(world, &site.namespace, "jane");
+        site.serve(&["--listen-gateway=127.0.0.1:0", "--commands-per-minute=100000"]).await;
+        let address = site.logged_address("gateway is served").await;
+        Self { site, address, key }
+    }
+
+    /// Returns the path of the WebSocket that runs commands on the machine.
+    pub fn stream_path(&self) -> String {
+        format!("/api/v1/machines/m0/commands/stream?namespace={}", self.site.namespace)
+    }
+
+    /// Runs a command over a WebSocket, and returns the socket after its first message, and the id of the command.
+    pub async fn start(&self, command: &str) -> (Socket, String) {
+        let mut socket = Socket::open(&self.address, &self.stream_path(), &self.key).await;
+        socket.send(&json!({"command": command, "action_type": "custom"}).to_string()).await;
+        let first: Value = serde_json::from_slice(socket.next().await.expect("a message")).expect("JSON");
+        let id = first["command_id"].as_str().unwrap_or_else(|| panic!("{first}")).to_owned();
+        (socket, id)
+    }
+
+    /// Opens a viewer of a command. Waits if the caller opens too many at once.
+    pub async fn view(&self, id: &str, key: &str) -> Socket {
+        let path = format!("/api/v1/commands/{id}/stream");
+        for _ in 0..ATTEMPTS {
+            match Socket::try_open(&self.address, &path, key).await {
+                Ok(socket) => return socket,
+                Err(head) => assert!(head.starts_with("HTTP/1.1 429 "), "{path}: {head}"),
+            }
+            tokio::time::sleep(REFUSED).await;
+        }
+        panic!("{path}: the caller may not read");
     }
 }
 
-fn make_key(world: &World, name: &str) -> String {
+/// Lets the gateway act in the namespace, and a user run commands there. Can be called for several users.
+pub fn open(world: &World, namespace: &str, user: &str) {
+    let gateway = format!("--serviceaccount={HOME}:writ-gateway");
+    if !world.kubectl(&["-n", namespace, "get", "rolebinding", "writ-gateway"]).status.success() {
+        let bind = ["create", "rolebinding", "writ-gateway", "--clusterrole=writ-gateway-actions", &gateway];
+        world.kubectl_succeeds(&[&["-n", namespace], &bind[..]].concat());
+    }
+    let subject = format!("--user={user}");
+    let bind = ["create", "rolebinding", user, "--clusterrole=cluster-admin", &subject];
+    world.kubectl_succeeds(&[&["-n", namespace], &bind[..]].concat());
+}
+
+/// Creates an API key of a user, and returns its text.
+pub fn make_key(world: &World, namespace: &str, user: &str) -> String {
+    let name = format!("{user}-{namespace}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
-    command.args(["api-key", "create", name, "--user", "jane", "--namespace", HOME, "--expires", "1d", "--kubeconfig"]);
+    command.args(["api-key", "create", &name, "--user", user, "--namespace", HOME, "--expires", "1d", "--kubeconfig"]);
     let output = command.arg(world.control_plane.kubeconfig(User::Admin)).output().expect("writ runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text").trim().to_owned()

@@ -3,8 +3,8 @@
 //! contains the results.
 //!
 //! ```console
-//! cargo bench --bench engine                    # everything (about 8 minutes)
-//! cargo bench --bench engine -- launch create   # one or more of: launch create gateway fleet follow scale
+//! cargo bench --bench engine                    # everything (about 12 minutes)
+//! cargo bench --bench engine -- launch create   # one or more of the parts below
 //! ```
 //!
 //! | module | measured | compared with |
@@ -12,6 +12,9 @@
 //! | [`launch`] | a short command in Durable mode | a plain exec on the same connection |
 //! | [`create`] | the time from the create to the watch event with the result | a new `ssh` |
 //! | [`gateway`] | a synchronous call of the gateway | the API server alone, a new `ssh` |
+//! | [`viewers`] | a viewer of live output | the same next to viewers that do not read |
+//! | [`idle`] | memory of 500 idle WebSockets | a bound |
+//! | [`through`] | 1 GiB of output over a WebSocket | the same command without a client |
 //! | [`fleet`] | 600 executions on 8 machines | the API server alone |
 //! | [`follow`] | 1 GiB of output | OpenSSH's own multiplexed connection |
 //! | [`scale`] | memory, first dispatch, idle CPU, with 10,000 executions and 1,000 Machines | bounds |
@@ -36,10 +39,14 @@ mod create;
 mod fleet;
 mod follow;
 mod gateway;
+mod idle;
 mod launch;
 mod measure;
 mod scale;
 mod site;
+mod socket;
+mod through;
+mod viewers;
 
 use std::process::ExitCode;
 
@@ -47,7 +54,7 @@ use lab::ControlPlaneOptions;
 use measure::Row;
 use world::World;
 
-const PARTS: [&str; 6] = ["launch", "create", "gateway", "fleet", "follow", "scale"];
+const PARTS: [&str; 9] = ["launch", "create", "gateway", "viewers", "idle", "through", "fleet", "follow", "scale"];
 
 fn main() -> ExitCode {
     // cargo adds the flag --bench, which the benchmark ignores.
@@ -66,6 +73,9 @@ fn main() -> ExitCode {
                 "launch" => launch::rows(&world).await,
                 "create" => create::rows(&world).await,
                 "gateway" => gateway::rows(&world).await,
+                "viewers" => viewers::rows(&world).await,
+                "idle" => idle::rows(&world).await,
+                "through" => through::rows(&world).await,
                 "fleet" => fleet::rows(&world).await,
                 "follow" => follow::rows(&world).await,
                 _ => scale::rows(&world).await,

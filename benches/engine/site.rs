@@ -21,7 +21,7 @@ use crate::lab::{Sshd, SshdOptions};
 use crate::world::{ACCOUNT, HOME, World};
 
 /// Maximum time for any expected event.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 const GROUP: &str = "writ.dev/v1alpha1";
 
 pub struct Site<'a> {
@@ -80,6 +80,15 @@ impl<'a> Site<'a> {
             "type": "kubernetes.io/ssh-auth", "stringData": {"ssh-privatekey": sshd.private_key().expect("a key")}});
         self.apply("v1", "Secret", name, secret).await;
         self.apply(GROUP, "Machine", name, machine(name, sshd)).await;
+    }
+
+    /// Changes fields of the spec of a Machine.
+    pub async fn change_machine(&self, name: &str, sshd: &Sshd, changes: Value) {
+        let mut object = machine(name, sshd);
+        for (field, value) in changes.as_object().expect("an object") {
+            object["spec"][field] = value.clone();
+        }
+        self.apply(GROUP, "Machine", name, object).await;
     }
 
     pub async fn allow(&self, rules: Value) {

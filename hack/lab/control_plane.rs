@@ -170,9 +170,14 @@ impl ControlPlane {
 
     /// Starts the API server again, with the same port and data. Returns when the API server answers requests.
     pub fn start_api_server(&self) -> Result<(), LabError> {
+        self.start_api_server_with(&[])
+    }
+
+    /// Starts the API server like [`Self::start_api_server`], with further flags. The next start does not have them.
+    pub fn start_api_server_with(&self, flags: &[&str]) -> Result<(), LabError> {
         let mut slot = lock(&self.api_server);
         if slot.is_none() {
-            let process = self.setup.spawn_api_server(self.ports)?;
+            let process = self.setup.spawn_api_server(self.ports, flags)?;
             self.setup.wait_until_ready(&process, &lock(&self.etcd))?;
             *slot = Some(process);
         }
@@ -292,7 +297,7 @@ impl Setup {
     /// Starts both servers concurrently. The API server retries until etcd answers.
     fn start_both(&self, ports: Ports) -> Result<(Process, Process), LabError> {
         let etcd = self.spawn_etcd(ports)?;
-        let api_server = self.spawn_api_server(ports)?;
+        let api_server = self.spawn_api_server(ports, &[])?;
         self.wait_until_ready(&api_server, &etcd)?;
         Ok((etcd, api_server))
     }
@@ -319,7 +324,7 @@ impl Setup {
         self.reaper.spawn("etcd", &mut etcd, &self.path("etcd.log"))
     }
 
-    fn spawn_api_server(&self, ports: Ports) -> Result<Process, LabError> {
+    fn spawn_api_server(&self, ports: Ports, flags: &[&str]) -> Result<Process, LabError> {
         let mut api_server = Command::new(&self.toolbox.kube_apiserver);
         api_server.args([
             "--bind-address=127.0.0.1".to_owned(),
@@ -343,7 +348,7 @@ impl Setup {
             "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
             "--profiling=false".to_owned(),
         ]);
-        api_server.args(&self.options.api_server_flags);
+        api_server.args(&self.options.api_server_flags).args(flags);
         self.reaper.spawn("kube-apiserver", &mut api_server, &self.path("kube-apiserver.log"))
     }
 

@@ -19,7 +19,7 @@ pub const MAX_SESSION_SECONDS: u32 = 3600;
 /// Algorithm in front of the digest in `spec.keyDigest`.
 const DIGEST_PREFIX: &str = "sha256:";
 
-/// Session of a person at the gateway. Whoever has the key of the session acts as its creator, until the session
+/// Session of a person at the gateway. Anyone who has the key of the session acts as its creator, until the session
 /// expires or is deleted. To make a session, create a random key, and then this object with the digest of the key. To
 /// end the session, delete the object. Writ deletes expired sessions.
 #[derive(Clone, CustomResource, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -32,7 +32,7 @@ const DIGEST_PREFIX: &str = "sha256:";
     category = "writ",
     namespaced,
     derive = "PartialEq",
-    doc = "Session of a person at the gateway: whoever has its key acts as its creator, until the session expires or is deleted.",
+    doc = "Session of a person at the gateway: anyone who has its key acts as its creator, until the session expires or is deleted.",
     printcolumn(name = "User", type_ = "string", json_path = ".spec.requestedBy.username"),
     printcolumn(
         name = "Expires",

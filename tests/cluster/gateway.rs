@@ -2,23 +2,31 @@
 
 mod answers;
 mod compat;
+mod departures;
 mod downloads;
 mod exec;
+mod feature_gate;
+mod guide;
 mod idempotency;
+mod noisy_tenant;
 mod reads;
+mod restarts;
+mod secrecy;
 pub mod socket;
 mod streams;
 mod tenants;
+mod viewers;
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::case::{Case, sh};
 use crate::lab::SshdOptions;
-use crate::world::{HOME, world};
+use crate::world::{HOME, World, world};
 
 /// Maximum wait for an expected event. The machine also runs other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,11 +68,16 @@ impl Gated {
 
     /// Returns a case with further flags of its `writ serve`.
     pub async fn with(flags: &[&str]) -> Self {
+        Self::start_in(world(), flags).await
+    }
+
+    /// Returns a case in a world of its own, with further flags.
+    pub async fn start_in(world: Arc<World>, flags: &[&str]) -> Self {
         let mut all = [&["--listen-gateway=127.0.0.1:0"], flags].concat();
         if !flags.iter().any(|flag| flag.starts_with("--commands-per-minute")) {
             all.push("--commands-per-minute=1000");
         }
-        let case = Case::with(world(), SshdOptions::default(), &all).await;
+        let case = Case::with(world, SshdOptions::default(), &all).await;
         let address = served_at(&case).await;
         grant(&case, "jane", &["create", "get", "list", "patch"]);
         let jane = make_key(&case, "jane", &[]);

@@ -4,6 +4,7 @@
 //! The numbers of the attempts are those of the design. `docs/design/20261130-gateway-identity.md` has the decision.
 
 mod attacks;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -349,7 +350,8 @@ fn with_extra(key: &str) -> UserInfo {
     UserInfo { extra: Some(BTreeMap::from([(key.to_owned(), vec!["x".to_owned()])])), ..user("alice", &["sre"]) }
 }
 
-/// Attempts 49 to 52, and the names of the attempts 22 to 39: Writ itself refuses these callers, and sends nothing.
+/// Attempts 49 to 52, and the names of the attempts 22 to 39: Writ itself refuses these callers, and sends nothing. The
+/// attempts 53 to 56 are in [`tokens`].
 #[tokio::test]
 async fn callers_whom_headers_cannot_name_exactly_are_refused_before_any_request() {
     let world = world();

@@ -266,7 +266,15 @@ async fn nobody_makes_a_session_for_somebody_else() {
     refused("more groups", create(&jane, namespace, &with(json!({"requestedBy": more_groups}))).await, 403, not_me);
     refused("no name", create(&jane, namespace, &with(nameless)).await, 403, not_me);
     create(&jane, namespace, &with(json!({"requestedBy": stamp}))).await.expect("her own name");
+}
 
+#[tokio::test]
+async fn a_session_is_bounded_and_never_changes() {
+    let (gated, jane) = gated().await;
+    let namespace = &gated.case.namespace;
+    let root = root(&gated.case).await;
+    let own = make(&jane, namespace, &json!({})).await;
+    let new = |metadata: Value, spec: Value| session(&new_key(), &metadata, &spec);
     for (field, value) in [
         ("keyDigest", json!("sha256:0")),
         ("keyDigest", json!(own.key)),
@@ -274,7 +282,12 @@ async fn nobody_makes_a_session_for_somebody_else() {
         ("expirationSeconds", json!(3601)),
         ("expirationSeconds", json!(-1)),
     ] {
-        refused(field, create(&jane, namespace, &with(json!({field: value}))).await, 422, &format!("spec.{field}"));
+        refused(
+            field,
+            create(&jane, namespace, &new(json!({}), json!({field: value}))).await,
+            422,
+            &format!("spec.{field}"),
+        );
     }
     let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "0"}]);
     for (metadata, words) in [
@@ -337,7 +350,7 @@ async fn neither_the_gateway_nor_a_restricted_login_makes_a_session() {
         }
         request.body(body.clone()).expect("a request")
     };
-    // The gateway may act for jane here, but for no session.
+    // The gateway may act for jane here, and makes no session for her.
     for extra in [false, true] {
         refused("as jane", thief.request::<DynamicObject>(post(extra)).await, 403, "cannot impersonate");
     }

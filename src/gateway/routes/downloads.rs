@@ -44,7 +44,7 @@ struct DownloadRequest {
 /// URL of a download.
 #[derive(Serialize, ToSchema)]
 struct DownloadLink {
-    /// Path of the download on this server. It counts once. Whoever has it can read the content, so do not store it.
+    /// Path of the download on this server. It counts once. Anyone who has it can read the content, so do not store it.
     #[schema(examples("/api/v1/downloads/q0Zr..."))]
     url: String,
     /// Time in seconds for which the URL counts.
