@@ -84,6 +84,8 @@ pub struct PolicyCache {
 #[derive(Default)]
 struct State {
     snapshots: HashMap<String, Cached>,
+    /// Time at which all snapshots were forgotten, as [`Moment::reading`]. A read that began earlier is not stored.
+    forgotten: Option<i128>,
     /// Namespaces that Writ lists in the background, and the time of their last use.
     in_use: HashMap<String, Instant>,
 }
@@ -159,19 +161,20 @@ impl PolicyCache {
 
     fn note(&self, change: &Change<Slim<Whitelist>>) {
         let now = Some(self.cluster.clock.reading());
-        let snapshots = &mut self.state().snapshots;
+        let mut state = self.state();
         let (metadata, is_deleted) = match change {
             Change::Applied(whitelist) => (whitelist.meta(), false),
             Change::Deleted(whitelist) => (whitelist.meta(), true),
             // The watch has started again, and has perhaps missed changes. If the cluster was restored from a backup,
             // generations repeat. So Writ reads all Whitelists again.
             Change::Listed(_) => {
-                snapshots.clear();
+                state.snapshots.clear();
+                state.forgotten = now;
                 return;
             }
         };
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let Some(cached) = snapshots.get_mut(namespace) else { return };
+        let Some(cached) = state.snapshots.get_mut(namespace) else { return };
         let known = metadata.name.as_ref().and_then(|name| cached.snapshot.versions.get(name));
         let is_news = match named_version(metadata) {
             Some((_, version)) if !is_deleted => known != Some(&version),
@@ -366,6 +369,9 @@ impl State {
     /// that the next use lists the Whitelists again.
     fn keep(&mut self, namespace: &str, snapshot: Snapshot) {
         self.snapshots.retain(|_, cached| cached.used.elapsed() < EVICT_AFTER);
+        if self.forgotten.is_some_and(|forgotten| snapshot.listed.reading <= forgotten) {
+            return;
+        }
         let stored = self.snapshots.get(namespace);
         if stored.is_some_and(|stored| stored.snapshot.listed.reading > snapshot.listed.reading) {
             return;

@@ -13,13 +13,15 @@ use crate::policy::{self, CompiledWhitelist, RuleSet};
 /// Maximum size of a namespace's rules as text, in bytes. A Whitelist has up to 256 rules, which take about 100 KiB.
 pub(super) const MAX_RULE_BYTES: usize = 4_194_304;
 
-/// Version of the spec of a Whitelist. A change of labels or of the status gives no new version, because a full read of
-/// all Whitelists for each of them would let one namespace load the API server.
+/// Version of a compiled Whitelist. A change of labels, annotations or status makes no new version, because no rule
+/// depends on them. Otherwise each such change would cause a full read of all Whitelists of the namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Version {
-    pub uid: String,
-    /// Generation of the object. The API server increments it with each change of the spec, and never decrements it.
-    pub generation: i64,
+    uid: String,
+    /// Number that the API server increases with each change of the spec, and when the deletion begins.
+    generation: Option<i64>,
+    /// Version of the whole object. Used only if the API server sent no generation.
+    resource_version: Option<String>,
 }
 
 /// Versions of a namespace's Whitelists, by name.
@@ -63,7 +65,9 @@ impl Snapshot {
 
 /// Returns the name and the version of a Whitelist. Returns `None` if the API server did not send them.
 pub(super) fn named_version(metadata: &ObjectMeta) -> Option<(String, Version)> {
-    let version = Version { uid: metadata.uid.clone()?, generation: metadata.generation? };
+    let generation = metadata.generation.filter(|generation| *generation > 0);
+    let resource_version = if generation.is_none() { Some(metadata.resource_version.clone()?) } else { None };
+    let version = Version { uid: metadata.uid.clone()?, generation, resource_version };
     Some((metadata.name.clone()?, version))
 }
 
@@ -90,4 +94,41 @@ pub(super) fn fail_closed(bytes: usize, what: &str, most: usize) -> RuleSet {
          delete some, or remove labels, annotations and rules"
     );
     RuleSet::new(vec![Arc::new(CompiledWhitelist::unreadable(record, &problem))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(uid: &str, generation: Option<i64>, resource_version: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some("rules".to_owned()),
+            uid: Some(uid.to_owned()),
+            generation,
+            resource_version: Some(resource_version.to_owned()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn a_change_of_labels_or_status_makes_no_new_version() {
+        let before = named_version(&metadata("a", Some(1), "10"));
+        assert_eq!(before, named_version(&metadata("a", Some(1), "11")));
+    }
+
+    #[test]
+    fn a_new_spec_or_a_new_object_of_the_same_name_makes_a_new_version() {
+        let before = named_version(&metadata("a", Some(1), "10"));
+        assert_ne!(before, named_version(&metadata("a", Some(2), "11")));
+        assert_ne!(before, named_version(&metadata("b", Some(1), "11")));
+    }
+
+    #[test]
+    fn without_a_generation_each_change_makes_a_new_version() {
+        for generation in [None, Some(0)] {
+            let before = named_version(&metadata("a", generation, "10"));
+            assert!(before.is_some());
+            assert_ne!(before, named_version(&metadata("a", generation, "11")));
+        }
+    }
 }

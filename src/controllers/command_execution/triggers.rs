@@ -116,5 +116,7 @@ fn is_new_whitelist(before: &Slim<Whitelist>, after: &Slim<Whitelist>) -> bool {
 }
 
 fn is_new_spec(before: &ObjectMeta, after: &ObjectMeta) -> bool {
-    before.generation != after.generation || before.deletion_timestamp.is_some() != after.deletion_timestamp.is_some()
+    before.uid != after.uid
+        || before.generation != after.generation
+        || before.deletion_timestamp.is_some() != after.deletion_timestamp.is_some()
 }

@@ -2,6 +2,7 @@
 //!
 //! `make viewers` is the long form: `WRIT_VIEWERS=20 WRIT_VIEWER_MIB=64`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -95,13 +96,13 @@ impl Read {
 }
 
 /// Joins at a random time, and reads the whole output in visits of random length with random pauses.
-async fn view(gated: &Gated, id: &str, bytes: usize) -> Read {
+async fn view(gated: Arc<Gated>, id: String, bytes: usize) -> Read {
     let (mut read, started) = (Read::default(), Instant::now());
     while !read.is_complete {
         assert!(started.elapsed() < PATIENCE, "{} of {bytes} bytes after {} visits", read.bytes, read.visits);
         tokio::time::sleep(MAX_AWAY.mul_f64(fastrand::f64())).await;
         let budget = 1 + fastrand::usize(..2 * bytes / VISITS);
-        read.visit(gated, id, budget).await;
+        read.visit(&gated, &id, budget).await;
     }
     read
 }
@@ -113,10 +114,10 @@ async fn stall(gated: &Gated, id: &str, over: impl Future<Output = ()>) {
     over.await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn viewers_that_come_and_go_read_the_same_bytes() {
     let (viewers, bytes) = (number("WRIT_VIEWERS", SHORT_VIEWERS), number("WRIT_VIEWER_MIB", SHORT_MIB) << 20);
-    let gated = Gated::new().await;
+    let gated = Arc::new(Gated::new().await);
     // Half of the output comes at once. The rest needs several seconds, so that viewers also wait for bytes.
     let half = bytes / 2;
     let script = format!(
@@ -132,7 +133,9 @@ async fn viewers_that_come_and_go_read_the_same_bytes() {
     let id = queued.text("command_id").to_owned();
     let (sender, over) = tokio::sync::oneshot::channel::<()>();
     let all = async {
-        let reads = join_all((0..viewers).map(|_| view(&gated, &id, bytes))).await;
+        // Each viewer has its own task. In one task, a quick viewer would use up the turns of the others.
+        let tasks = (0..viewers).map(|_| tokio::spawn(view(Arc::clone(&gated), id.clone(), bytes)));
+        let reads: Vec<Read> = join_all(tasks).await.into_iter().map(|read| read.expect("a viewer")).collect();
         let _ = sender.send(());
         reads
     };
