@@ -17,7 +17,7 @@ use crate::policy::{self, Request, Verdict};
 use super::machines::MachineQuery;
 use super::read_errors::ReadErrors;
 use super::scope;
-use super::streams::open;
+use super::streams::{check_timeout, open};
 use crate::gateway::body::{QueryOf, parse};
 use crate::gateway::caller::Caller;
 use crate::gateway::create::{Created, NewExecution};
@@ -29,8 +29,6 @@ use crate::gateway::stamp::Stamp;
 use crate::gateway::state::{Gateway, MachineName};
 use crate::gateway::stream::{ExecConversation, ExecutionFeed, SocketRequest, check_size};
 
-/// Maximum of `timeout`, in seconds, as `spec.timeoutSeconds`.
-const MAX_TIMEOUT: u32 = 86_400;
 /// Starting deadline, in seconds. A person waits, so it is short. The machine can be busy, so it is not shorter.
 const STARTING_DEADLINE: u32 = 60;
 /// Maximum number of words, as `spec.argv`.
@@ -162,9 +160,7 @@ fn requested(message: &[u8], machine: &MachineName) -> Result<(CommandExecutionS
     check_words(&request)?;
     check_variables(&request.env)?;
     request.reason.as_deref().map_or(Ok(()), check_reason)?;
-    if request.timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
-        return Err(ApiError::malformed(format!("timeout must be 1 to {MAX_TIMEOUT} seconds")));
-    }
+    check_timeout(request.timeout)?;
     let usual = SessionRequest::default();
     let session = SessionRequest {
         tty: request.tty,

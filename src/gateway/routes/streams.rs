@@ -117,6 +117,17 @@ async fn run_stream(
     Ok(request.serve_request(socket, move |message| start(gateway, caller, machine, message)))
 }
 
+/// Checks the timeout of a command that runs over a socket.
+///
+/// # Errors
+/// The timeout is 0 or too long.
+pub(super) fn check_timeout(timeout: Option<u32>) -> Result<(), ApiError> {
+    if timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
+        return Err(ApiError::malformed(format!("timeout must be 1 to {MAX_TIMEOUT} seconds")));
+    }
+    Ok(())
+}
+
 /// Opens a socket that ends when the caller loses a right.
 pub(super) fn open(
     gateway: &Gateway,
@@ -146,9 +157,7 @@ async fn start(
 /// Returns the spec and the idempotency key of a first message.
 fn requested(message: &[u8], machine: &MachineName) -> Result<(CommandExecutionSpec, Option<String>), ApiError> {
     let request: StreamRequest = parse(message)?;
-    if request.timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
-        return Err(ApiError::malformed(format!("timeout must be 1 to {MAX_TIMEOUT} seconds")));
-    }
+    check_timeout(request.timeout)?;
     request.idempotency_key.as_deref().map_or(Ok(()), |key| check_key("idempotency_key", key))?;
     let mut spec = spec_for(&Fields {
         command: &request.command,
